@@ -1,0 +1,1 @@
+"""The client: pulls, pushes, copies and unpacks images."""

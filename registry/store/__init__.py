@@ -1,0 +1,1 @@
+"""The server's core: the Registry protocol over an ObjectStore."""
