@@ -1,0 +1,221 @@
+"""Blobs: links grant access, markers give the place.
+
+Law: a repository reads a blob only through a link of its own, never because the bytes happen to be stored (rule T7).
+Law of writers: whoever lets something rely on a blob writes the edge first, then reads the generation's doom, then looks
+whether its bytes are still there, in that order (DESIGN 4). We look at the bytes rather than at the marker: the collector
+removes both before the doom, and a power cut on a file system that does not keep the order of directory entries may
+leave a marker alone.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+from moorage.registry.oci import BlobUnknown, Descriptor, Digest, RepositoryName
+from moorage.registry.oci.media_types import OCTET_STREAM
+from moorage.registry.store import layout
+from moorage.storage_backends.base import ObjectInfo, ObjectStore, Reading
+from moorage.storage_backends.errors import KeyNotFound
+
+__all__ = ["GRACE", "Blobs", "StoredBlob"]
+
+GRACE: Final = 24 * 3600.0
+"""Seconds for which a blob that a client was told of stays, though nothing references it (promise M6)."""
+
+_REFRESH: Final = GRACE / 4
+_PLACES: Final = 65536
+
+
+@dataclass(frozen=True, slots=True)
+class StoredBlob:
+    """One generation of a blob. ``size``: bytes."""
+
+    generation: str
+    size: int
+
+
+class Blobs:
+    """Where blobs are, and which repository may read them."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        # A hint only: places never change, whether they still hold is asked of the store at every use (rule S3).
+        self._places: OrderedDict[Digest, StoredBlob] = OrderedDict()
+
+    async def resolve(self, repository: RepositoryName, digest: Digest) -> Descriptor:
+        """The descriptor of a blob for a reader.
+
+        Raises:
+            BlobUnknown: the repository has no such blob.
+        """
+        if not await self.is_linked(repository, digest):
+            raise _unknown(digest)
+        return _describe(digest, await self._first(digest, self._is_stored))
+
+    async def resolve_for_push(self, repository: RepositoryName, digest: Digest) -> Descriptor:
+        """The descriptor of a blob that the caller may rely on for ``GRACE`` seconds.
+
+        Raises:
+            BlobUnknown: the repository has no such blob, or only condemned copies; push it again.
+        """
+        linked, newest = False, 0.0
+        async for link in self._store.list(layout.links(repository, digest)):
+            linked = True
+            if isinstance(link, ObjectInfo) and layout.is_upload_link(link.key):
+                newest = max(newest, link.modified)
+        if not linked:
+            raise _unknown(digest)
+        if newest < time.time() - _REFRESH:
+            await self.link(repository, digest)
+        return _describe(digest, await self.usable(digest))
+
+    async def mount(self, repository: RepositoryName, digest: Digest, source: RepositoryName | None) -> Descriptor:
+        """Links a stored blob into a repository.
+
+        Raises:
+            BlobUnknown: ``source`` has no such blob, or, without a source, no repository.
+        """
+        if source is not None and not await self.is_linked(source, digest):
+            raise _unknown(digest)
+        await self.usable(digest)
+        await self.link(repository, digest)
+        return _describe(digest, await self.usable(digest))
+
+    async def add(self, repository: RepositoryName, digest: Digest, blob: StoredBlob) -> Descriptor:
+        """Records bytes that were just stored and verified, and links them into the repository."""
+        await self._store.put(layout.blob_marker(digest, blob.generation, blob.size), b"")
+        await self.link(repository, digest)
+        self._remember(digest, blob)
+        return _describe(digest, blob)
+
+    async def link(self, repository: RepositoryName, digest: Digest) -> None:
+        """Lets a repository read a blob; the link is fresh, so the blob is kept for ``GRACE`` seconds."""
+        await self._store.put(layout.upload_link(repository, digest), b"")
+
+    async def is_linked(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Whether the repository may read the blob, if it is stored."""
+        async for _ in self._store.list(layout.links(repository, digest)):
+            return True
+        return False
+
+    async def usable(self, digest: Digest) -> StoredBlob:
+        """A generation that a reference may rely on; call it after the reference was written.
+
+        Raises:
+            BlobUnknown: there is none that is stored and not condemned.
+        """
+        return await self._first(digest, self._is_usable)
+
+    async def is_doomed(self, generation: str) -> bool:
+        """Whether the collector has condemned this generation."""
+        try:
+            await self._store.stat(layout.doom(generation))
+        except KeyNotFound:
+            return False
+        return True
+
+    def read(
+        self, repository: RepositoryName, digest: Digest, *, start: int, stop: int | None
+    ) -> AbstractAsyncContextManager[OpenBlob]:
+        """Opens a blob's bytes; see ``Reader.read_blob``."""
+        return OpenBlob(self, self._store, repository, digest, start, stop)
+
+    async def _first(self, digest: Digest, fits: Callable[[StoredBlob], Awaitable[bool]]) -> StoredBlob:
+        """The newest generation that ``fits``, the remembered one first."""
+        hint = self._places.get(digest)
+        if hint is not None and await fits(hint):
+            return hint
+        for blob in await self._generations(digest):
+            if await fits(blob):
+                self._remember(digest, blob)
+                return blob
+        self._places.pop(digest, None)
+        raise _unknown(digest)
+
+    async def _generations(self, digest: Digest) -> list[StoredBlob]:
+        """Every marked generation, newest first."""
+        found: list[StoredBlob] = []
+        async for entry in self._store.list(layout.blob_markers(digest)):
+            parsed = layout.parse_marker(entry.key) if isinstance(entry, ObjectInfo) else None
+            if parsed is not None:
+                found.append(StoredBlob(*parsed))
+        found.reverse()
+        return found
+
+    async def _is_stored(self, blob: StoredBlob) -> bool:
+        try:
+            info = await self._store.stat(layout.data(blob.generation))
+        except KeyNotFound:
+            return False
+        return info.size == blob.size
+
+    async def _is_usable(self, blob: StoredBlob) -> bool:
+        return not await self.is_doomed(blob.generation) and await self._is_stored(blob)
+
+    def _remember(self, digest: Digest, blob: StoredBlob) -> None:
+        self._places[digest] = blob
+        if len(self._places) > _PLACES:
+            self._places.popitem(last=False)
+
+
+class OpenBlob:
+    """A blob, or a range of one, being read: the ``BlobStream`` of a stored blob."""
+
+    __slots__ = ("_blobs", "_digest", "_opening", "_reading", "_repository", "_start", "_stop", "_store", "descriptor")
+
+    descriptor: Descriptor
+
+    def __init__(
+        self,
+        blobs: Blobs,
+        store: ObjectStore,
+        repository: RepositoryName,
+        digest: Digest,
+        start: int,
+        stop: int | None,
+    ) -> None:
+        self._blobs, self._store, self._repository, self._digest = blobs, store, repository, digest
+        self._start, self._stop = start, stop
+        self._opening: AbstractAsyncContextManager[Reading] | None = None
+        self._reading: Reading | None = None
+
+    async def __aenter__(self) -> Self:
+        if not await self._blobs.is_linked(self._repository, self._digest):
+            raise _unknown(self._digest)
+        blob = await self._blobs._first(self._digest, self._open)  # noqa: SLF001  # one class in two parts
+        self.descriptor = _describe(self._digest, blob)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._opening is not None:
+            await self._opening.__aexit__(kind, error, trace)
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._reading is None:
+            raise RuntimeError("a blob is read inside its `async with` block")
+        return self._reading.__aiter__()
+
+    async def _open(self, blob: StoredBlob) -> bool:
+        opening = self._store.read(layout.data(blob.generation), start=self._start, stop=self._stop)
+        try:
+            reading = await opening.__aenter__()
+        except KeyNotFound:
+            return False
+        self._opening, self._reading = opening, reading
+        return True
+
+
+def _describe(digest: Digest, blob: StoredBlob) -> Descriptor:
+    return Descriptor(OCTET_STREAM, digest, blob.size)
+
+
+def _unknown(digest: Digest) -> BlobUnknown:
+    return BlobUnknown(detail={"digest": str(digest)})
