@@ -1,0 +1,41 @@
+"""What every test session shares: in CI nothing may be skipped silently.
+
+Law: with ``--no-skips`` a skip is a failure, except under the marker ``conformance``, whose program no package
+registry carries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds ``--no-skips``."""
+    parser.addoption("--no-skips", action="store_true", help="a skipped test is a failed one (CI)")
+
+
+def _refuse_skip(config: pytest.Config, report: pytest.TestReport | pytest.CollectReport) -> None:
+    if config.getoption("--no-skips") and report.outcome == "skipped" and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped, which CI does not allow: {report.longrepr}"
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Turns the skip of a test into a failure."""
+    report = yield
+    if item.get_closest_marker("conformance") is None:
+        _refuse_skip(item.config, report)
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Turns the skip of a whole module into a failure."""
+    report = yield
+    _refuse_skip(collector.config, report)
+    return report
