@@ -1,0 +1,148 @@
+"""Real servers for tests: an app served by uvicorn in this loop, and ``moorage serve`` as a process of its own.
+
+Law: always a free port of 127.0.0.1, always stopped again, and nothing of the caller's environment leaks in.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import uvicorn
+
+__all__ = ["MoorageProcess", "serving"]
+
+_URL = re.compile(r"https?://(?:[0-9.]+|\[[0-9a-f:]+\]):[0-9]+")
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[str]:
+    """Serves an ASGI app on a free port; yields ``http://127.0.0.1:PORT``."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        http="httptools",
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=2,
+    )
+    server = _Server(config)
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve())
+        try:
+            async with asyncio.timeout(10):
+                while not server.started:
+                    await asyncio.sleep(0.005)
+            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
+        finally:
+            server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
+        return contextlib.nullcontext()  # the signals belong to pytest
+
+
+class MoorageProcess:
+    """``moorage serve`` on a free loopback port. Use it as a context manager; leaving kills whatever is left.
+
+    Args:
+        root: where the images are kept.
+        workers: how many worker processes.
+        arguments: further command line arguments.
+        environment: further environment variables.
+        log: a file that takes the access log; without it there is none.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        *arguments: str,
+        workers: int = 1,
+        environment: dict[str, str] | None = None,
+        log: Path | None = None,
+    ) -> None:
+        self.command = [
+            *(str(Path(sys.executable).with_name("moorage")), "serve", "--listen", "127.0.0.1:0"),
+            *("--root", str(root), "--workers", str(workers)),
+            *(() if log else ("--no-access-log",)),
+            *arguments,
+        ]
+        clean = {key: value for key, value in os.environ.items() if not key.startswith("MOORAGE_")}
+        self._environment = clean | (environment or {})
+        self._log = log
+        self._said: list[str] = []
+        self._ready = threading.Event()
+        self.url = ""
+
+    def __enter__(self) -> MoorageProcess:
+        with open(self._log or os.devnull, "ab") as log:
+            self.process = subprocess.Popen(
+                self.command,
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.PIPE,
+                start_new_session=True,  # a process group of its own, so that kill() reaches the workers too
+            )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        if not self._ready.wait(20) or not self.url:
+            self.kill()
+            raise AssertionError(f"moorage serve did not start: {self.errors}")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            self.process.send_signal(signal.SIGINT)  # the second signal: do not wait for anybody
+        self.kill()
+
+    @property
+    def errors(self) -> str:
+        """What the server has written to stderr so far."""
+        return "".join(self._said)
+
+    def stop(self, *, timeout: float = 60) -> int:
+        """Sends SIGTERM and waits for the end; returns the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait(timeout=timeout)
+
+    def wait(self, *, timeout: float = 60) -> int:
+        """Waits for the end; returns the exit status."""
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def kill(self) -> None:
+        """Kills the server and all its workers with SIGKILL, at once."""
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.wait()
+        if self.process.stderr:
+            self.process.stderr.close()
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self._said.append(text := line.decode("utf-8", "replace"))
+            if (found := _URL.search(text)) and not self.url:
+                self.url = found.group()
+                self._ready.set()
+        self._ready.set()
