@@ -1,10 +1,10 @@
 """Blobs: links grant access, markers give the place.
 
 Law: a repository reads a blob only through a link of its own, never because the bytes happen to be stored (rule T7).
-Law of writers: whoever lets something rely on a blob writes the edge first, then reads the generation's doom, then looks
-whether its bytes are still there, in that order (DESIGN 4). We look at the bytes rather than at the marker: the collector
-removes both before the doom, and a power cut on a file system that does not keep the order of directory entries may
-leave a marker alone.
+Law of writers: whoever lets something rely on a blob writes the edge first, then reads the generation's doom, then
+looks whether its bytes are still there, in that order (DESIGN 4). We look at the bytes rather than at the marker: the
+collector removes both before the doom, and a power cut on a file system that does not keep the order of directory
+entries may leave a marker alone.
 """
 
 from __future__ import annotations
@@ -98,6 +98,13 @@ class Blobs:
         """Lets a repository read a blob; the link is fresh, so the blob is kept for ``GRACE`` seconds."""
         await self._store.put(layout.upload_link(repository, digest), b"")
 
+    async def unlink(self, repository: RepositoryName, digest: Digest) -> None:
+        """Takes the blob away from a repository; the bytes are collected later."""
+        async with self._store.batch():
+            async for link in self._store.list(layout.links(repository, digest)):
+                if isinstance(link, ObjectInfo):
+                    await self._store.delete(link.key)
+
     async def is_linked(self, repository: RepositoryName, digest: Digest) -> bool:
         """Whether the repository may read the blob, if it is stored."""
         async for _ in self._store.list(layout.links(repository, digest)):
@@ -188,7 +195,7 @@ class OpenBlob:
     async def __aenter__(self) -> Self:
         if not await self._blobs.is_linked(self._repository, self._digest):
             raise _unknown(self._digest)
-        blob = await self._blobs._first(self._digest, self._open)  # noqa: SLF001  # one class in two parts
+        blob = await self._blobs._first(self._digest, self._open)
         self.descriptor = _describe(self._digest, blob)
         return self
 

@@ -1,0 +1,185 @@
+"""Tags: each is one value, changed by compare-and-swap only.
+
+Law: a tag is a linearizable register (promise M4). Nobody writes it without having read what it replaces; deleting
+swaps in a tombstone, so that a late writer cannot bring an old value back; what is replaced goes into the history.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+from moorage.registry.oci import (
+    Descriptor,
+    Digest,
+    ManifestUnknown,
+    PreconditionFailed,
+    RepositoryName,
+    Tag,
+    TagCondition,
+)
+from moorage.registry.store import layout
+from moorage.storage_backends.base import ABSENT, Expect, ObjectInfo, ObjectStore, read_all
+from moorage.storage_backends.errors import Conflict, KeyNotFound
+
+__all__ = ["TOMBSTONE_SIZE", "TagValue", "Tags"]
+
+TOMBSTONE_SIZE: Final = 128
+"""Tombstones are smaller, values larger, so that a listing tells them apart without reading (DESIGN 4)."""
+
+
+class TagValue(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a tag holds. A tombstone has only ``seq`` and ``nonce``. ``time``: Unix seconds; ``size``: bytes."""
+
+    seq: int
+    nonce: str
+    digest: str = ""
+    generation: str = ""
+    media_type: str = ""
+    size: int = 0
+    time: float = 0.0
+
+    @property
+    def is_live(self) -> bool:
+        """Whether the tag names a manifest."""
+        return bool(self.digest)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """The manifest that the tag names."""
+        return Descriptor(self.media_type, Digest.parse(self.digest), self.size)
+
+
+@dataclass(frozen=True, slots=True)
+class _Current:
+    """A tag as it was read: its value, if it ever had one, and what the store must still hold for a swap."""
+
+    value: TagValue | None
+    expect: Expect
+
+    @property
+    def live(self) -> TagValue | None:
+        return self.value if self.value is not None and self.value.is_live else None
+
+    @property
+    def next_seq(self) -> int:
+        return self.value.seq + 1 if self.value is not None else 1
+
+
+class Tags:
+    """The tags of all repositories."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    async def read(self, repository: RepositoryName, tag: Tag) -> TagValue:
+        """What the tag names.
+
+        Raises:
+            ManifestUnknown: the repository has no such tag.
+        """
+        value = (await self._current(repository, tag)).live
+        if value is None:
+            raise _unknown(tag)
+        return value
+
+    async def check(self, repository: RepositoryName, tags: Sequence[Tag], condition: TagCondition) -> None:
+        """Refuses a hopeless write before anything is stored.
+
+        Raises:
+            PreconditionFailed: a tag is not what ``condition`` asks for.
+        """
+        if condition.absent or condition.digest is not None:
+            for tag in tags:
+                _check(tag, (await self._current(repository, tag)).live, condition)
+
+    async def swap(
+        self, repository: RepositoryName, tag: Tag, descriptor: Descriptor, generation: str, condition: TagCondition
+    ) -> None:
+        """Makes the tag name a manifest that is already stored.
+
+        Raises:
+            PreconditionFailed: the tag is not what ``condition`` asks for.
+        """
+        await self._store.put(layout.tagged(repository, descriptor.digest, tag), b"")
+
+        def to_manifest(current: _Current) -> TagValue:
+            _check(tag, current.live, condition)
+            return TagValue(
+                seq=current.next_seq,
+                nonce=secrets.token_hex(8),
+                digest=str(descriptor.digest),
+                generation=generation,
+                media_type=descriptor.media_type,
+                size=descriptor.size,
+                time=time.time(),
+            )
+
+        await self._change(repository, tag, to_manifest)
+
+    async def delete(self, repository: RepositoryName, tag: Tag, *, only: Digest | None = None) -> None:
+        """Removes the tag; with ``only``, if it names that manifest.
+
+        Raises:
+            ManifestUnknown: the repository has no such tag, or it names something else.
+        """
+
+        def to_tombstone(current: _Current) -> TagValue:
+            live = current.live
+            if live is None or (only is not None and live.digest != str(only)):
+                raise _unknown(tag)
+            return TagValue(seq=current.next_seq, nonce=secrets.token_hex(8))
+
+        await self._change(repository, tag, to_tombstone)
+
+    async def list(self, repository: RepositoryName, after: str) -> AsyncIterator[Tag]:
+        """Live tags in byte order, from behind ``after``."""
+        prefix = layout.tags(repository)
+        async for entry in self._store.list(prefix, after=f"{prefix}{after}" if after else ""):
+            if isinstance(entry, ObjectInfo) and entry.size >= TOMBSTONE_SIZE:
+                yield Tag(entry.key[len(prefix) :])
+
+    async def of_manifest(self, repository: RepositoryName, digest: Digest) -> Sequence[Tag]:
+        """Tags that may name this manifest."""
+        prefix = layout.tags_of_manifest(repository, digest)
+        return [Tag(e.key[len(prefix) :]) async for e in self._store.list(prefix) if isinstance(e, ObjectInfo)]
+
+    async def _current(self, repository: RepositoryName, tag: Tag) -> _Current:
+        try:
+            raw, info = await read_all(self._store, layout.tag(repository, tag))
+        except KeyNotFound:
+            return _Current(None, ABSENT)
+        return _Current(msgspec.json.decode(raw, type=TagValue), info.version)
+
+    async def _change(self, repository: RepositoryName, tag: Tag, decide: Callable[[_Current], TagValue]) -> None:
+        """Swaps in what ``decide`` makes of the current value, again and again until nobody came between."""
+        while True:
+            current = await self._current(repository, tag)
+            value = decide(current)
+            if current.live is not None:
+                await self._remember(repository, tag, current.live)
+            try:
+                await self._store.put(layout.tag(repository, tag), msgspec.json.encode(value), expect=current.expect)
+            except Conflict:
+                continue
+            return
+
+    async def _remember(self, repository: RepositoryName, tag: Tag, old: TagValue) -> None:
+        key = layout.history(repository, tag, old.seq, Digest.parse(old.digest))
+        await self._store.put(key, msgspec.json.encode(old))
+
+
+def _check(tag: Tag, live: TagValue | None, condition: TagCondition) -> None:
+    found = live.digest if live is not None else None
+    if condition.absent and live is not None:
+        raise PreconditionFailed("the tag exists already", detail={"tag": str(tag), "digest": found})
+    if condition.digest is not None and found != str(condition.digest):
+        raise PreconditionFailed("the tag names another manifest", detail={"tag": str(tag), "digest": found})
+
+
+def _unknown(tag: Tag) -> ManifestUnknown:
+    return ManifestUnknown(detail={"tag": str(tag)})
