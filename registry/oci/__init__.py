@@ -4,6 +4,7 @@ from moorage.registry.oci.descriptor import MAX_SIZE, Descriptor, Platform
 from moorage.registry.oci.digest import ALGORITHMS, CANONICAL, Algorithm, Digest, Hasher
 from moorage.registry.oci.errors import (
     BlobReferenced,
+    BlobTooLarge,
     BlobUnknown,
     BlobUploadInvalid,
     BlobUploadUnknown,
@@ -73,6 +74,7 @@ __all__ = [
     "Algorithm",
     "BlobReferenced",
     "BlobStream",
+    "BlobTooLarge",
     "BlobUnknown",
     "BlobUploadInvalid",
     "BlobUploadUnknown",

@@ -6,7 +6,7 @@ from the answer, so ``except BlobUnknown`` holds across the network.
     OciError
     ├── BlobUnknown  BlobUploadUnknown  BlobUploadInvalid  BlobReferenced
     ├── ManifestUnknown  ManifestInvalid  ManifestTooLarge  ManifestBlobUnknown
-    ├── NameInvalid  NameUnknown  TagInvalid  DigestInvalid  SizeInvalid  PaginationInvalid
+    ├── NameInvalid  NameUnknown  TagInvalid  DigestInvalid  SizeInvalid  BlobTooLarge  PaginationInvalid
     ├── RangeInvalid  PreconditionFailed  TooManyTags
     ├── Unauthorized  Denied  Unsupported  NotFound  TooManyRequests
     └── Unavailable  StorageFull  InternalError
@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 __all__ = [
     "BlobReferenced",
+    "BlobTooLarge",
     "BlobUnknown",
     "BlobUploadInvalid",
     "BlobUploadUnknown",
@@ -150,6 +151,12 @@ class SizeInvalid(OciError):
     code, status, summary = "SIZE_INVALID", 400, "length does not match the content"
 
 
+class BlobTooLarge(OciError):
+    """The blob is larger than this registry takes (100 GiB)."""
+
+    code, status, summary = "SIZE_INVALID", 413, "blob larger than the limit"
+
+
 class PaginationInvalid(OciError):
     """``n`` is not a number."""
 
@@ -225,8 +232,8 @@ class InternalError(OciError):
 _CLASSES: tuple[type[OciError], ...] = (
     BlobUnknown, BlobUploadUnknown, BlobUploadInvalid, BlobReferenced, ManifestUnknown, ManifestInvalid,
     ManifestTooLarge, ManifestBlobUnknown, NameInvalid, NameUnknown, TagInvalid, DigestInvalid, SizeInvalid,
-    PaginationInvalid, RangeInvalid, PreconditionFailed, TooManyTags, Unauthorized, Denied, Unsupported, NotFound,
-    TooManyRequests, Unavailable, StorageFull, InternalError,
+    BlobTooLarge, PaginationInvalid, RangeInvalid, PreconditionFailed, TooManyTags, Unauthorized, Denied, Unsupported,
+    NotFound, TooManyRequests, Unavailable, StorageFull, InternalError,
 )  # fmt: skip
 _BY_CODE_AND_STATUS: Mapping[tuple[str, int], type[OciError]] = {(c.code, c.status): c for c in reversed(_CLASSES)}
 _BY_CODE: Mapping[str, type[OciError]] = {c.code: c for c in reversed(_CLASSES)}

@@ -1,0 +1,204 @@
+"""One request and its answer.
+
+Law of headers: every value is built from checked values or passes ``header_value`` (rule A21); nothing is compressed.
+Law of endings: an answer that has begun is finished to its announced length, or the connection breaks; it never ends
+well by mistake. A request body is whole only when the protocol says so: a client that goes away raises ``ClientGone``
+(rule A14).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from typing import Final
+
+import msgspec
+from moorage.registry.oci import (
+    BlobReferenced,
+    Digest,
+    InternalError,
+    OciError,
+    SizeInvalid,
+    TooManyRequests,
+    Unavailable,
+    Unsupported,
+)
+from starlette.types import Receive, Scope, Send
+
+__all__ = ["Call", "ClientGone", "Header", "digest_headers", "error_answer", "header_value", "json_body"]
+
+Header = tuple[bytes, bytes]
+
+JSON: Final[Header] = (b"content-type", b"application/json")
+COMMON: Final[tuple[Header, ...]] = (
+    (b"docker-distribution-api-version", b"registry/2.0"),
+    (b"x-content-type-options", b"nosniff"),
+)
+RETRY_AFTER: Final = b"5"
+"""Seconds after which a client may come back (429, 503)."""
+
+_VISIBLE = re.compile(r"[\x21-\x7e]+")
+_LENGTH = re.compile(r"[0-9]{1,19}")
+_WITHOUT_LENGTH = frozenset({204, 304})
+
+json_body = msgspec.json.Encoder().encode
+
+
+class ClientGone(Exception):
+    """The client left before its request or its answer was complete: nobody is there to be answered."""
+
+
+class Call:
+    """One request as far as the handlers look at it, and the way to answer it.
+
+    Attributes:
+        started: the answer has begun; from here on failures break the connection.
+        error_headers: headers that an error answer to this request carries as well.
+    """
+
+    __slots__ = ("_headers", "_receive", "_send", "_was_read", "error_headers", "is_head", "started")
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self._headers: list[Header] = scope["headers"]
+        self._receive = receive
+        self._send = send
+        self._was_read = False
+        self.is_head = scope["method"] == "HEAD"
+        self.started = False
+        self.error_headers: Sequence[Header] = ()
+
+    def header(self, name: bytes) -> str | None:
+        """The request header ``name`` (lower case), several lines joined as one list; None if absent."""
+        values = [value for key, value in self._headers if key == name]
+        return b", ".join(values).decode("latin-1") if values else None
+
+    @property
+    def content_length(self) -> int | None:
+        """Bytes of the request body, 0 if there is none; None when it comes in chunks of unannounced length.
+
+        Raises:
+            SizeInvalid: the header is not a number.
+        """
+        raw = self.header(b"content-length")
+        if raw is None:
+            return None if self.header(b"transfer-encoding") else 0
+        if _LENGTH.fullmatch(raw) is None:
+            raise SizeInvalid("Content-Length is not a number", detail={"Content-Length": raw[:64]})
+        return int(raw)
+
+    def is_known(self, digest: Digest) -> bool:
+        """Whether the client has this content already (If-None-Match, by weak comparison: RFC 9110 section 13.1.2)."""
+        raw = self.header(b"if-none-match")
+        if raw is None:
+            return False
+        tags = {tag.strip().removeprefix("W/") for tag in raw.split(",")}
+        return f'"{digest}"' in tags or "*" in tags
+
+    async def body(self) -> AsyncIterator[bytes]:
+        """The request body as it arrives; ends only when it is whole.
+
+        Raises:
+            ClientGone: the client left in the middle.
+        """
+        self._was_read = True
+        more = True
+        while more:
+            message = await self._receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGone
+            chunk, more = message.get("body", b""), message.get("more_body", False)
+            if chunk:
+                yield chunk
+
+    async def reply(
+        self, status: int, headers: Sequence[Header] = (), body: bytes = b"", *, length: int | None = None
+    ) -> None:
+        """Sends the whole answer. ``length``: bytes that a GET would bring, where this is the answer to a HEAD."""
+        await self._start(status, headers, len(body) if length is None else length)
+        await self._send({"type": "http.response.body", "body": b"" if self.is_head else body, "more_body": False})
+
+    async def stream(
+        self, status: int, headers: Sequence[Header], chunks: AsyncIterable[bytes], *, length: int
+    ) -> None:
+        """Sends exactly ``length`` bytes of ``chunks``. The answer begins when the first chunk is there.
+
+        Raises:
+            ClientGone: the client left; nothing more is produced for it.
+            InternalError: the chunks are more or fewer bytes than announced.
+        """
+        missing, departure = length, None
+        try:
+            async for chunk in chunks:
+                missing -= len(chunk)
+                if missing < 0:
+                    raise InternalError("content is longer than announced")
+                if not self.started:
+                    await self._start(status, headers, length)
+                    # Only a long stream is worth a task that notices the client leaving.
+                    departure = asyncio.ensure_future(self._departure()) if missing else None
+                if departure is not None and departure.done():
+                    raise ClientGone
+                await self._send({"type": "http.response.body", "body": chunk, "more_body": missing > 0})
+        finally:
+            if departure is not None:
+                departure.cancel()
+        if missing:
+            raise InternalError("content is shorter than announced")
+        if not self.started:
+            await self.reply(status, headers)
+
+    async def refuse(self, error: OciError) -> None:
+        """Answers with an error."""
+        status, headers, body = error_answer(error)
+        # Without a 100 the client may skip its body; what comes next on this connection would be anybody's guess.
+        if not self._was_read and self.header(b"expect"):
+            headers = [*headers, (b"connection", b"close")]
+        await self.reply(status, [*headers, *self.error_headers], body)
+
+    async def _start(self, status: int, headers: Sequence[Header], length: int) -> None:
+        if status in _WITHOUT_LENGTH:
+            complete = [*COMMON, *headers]
+        else:
+            complete = [*COMMON, *headers, (b"content-length", b"%d" % length)]
+        self.started = True
+        await self._send({"type": "http.response.start", "status": status, "headers": complete})
+
+    async def _departure(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+
+
+def header_value(text: str) -> bytes:
+    """``text`` as the value of a response header (rule A21).
+
+    Raises:
+        InternalError: it has characters that are not visible ASCII.
+    """
+    if _VISIBLE.fullmatch(text) is None:
+        raise InternalError("a header value is not visible ASCII")
+    return text.encode("ascii")
+
+
+def digest_headers(digest: Digest) -> tuple[Header, Header]:
+    """``Docker-Content-Digest`` and ``ETag`` of content."""
+    text = str(digest).encode("ascii")
+    return (b"docker-content-digest", text), (b"etag", b'"%b"' % text)
+
+
+def error_answer(error: OciError) -> tuple[int, list[Header], bytes]:
+    """Status, headers and body that say ``error``: the only place where errors become HTTP."""
+    headers = [JSON]
+    match error:
+        case Unsupported() | BlobReferenced():
+            headers.append((b"allow", ", ".join(_allowed_methods(error)).encode("ascii")))
+        case TooManyRequests() | Unavailable():
+            headers.append((b"retry-after", RETRY_AFTER))
+    return error.status, headers, json_body({"errors": [error.to_json()]})
+
+
+def _allowed_methods(error: OciError) -> list[str]:
+    """What the path takes: as the parser of routes says, else reading, which no switch turns off."""
+    if isinstance(error.detail, dict) and "allow" in error.detail:
+        return list(error.detail["allow"])
+    return ["GET", "HEAD"]
