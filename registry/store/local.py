@@ -50,7 +50,7 @@ class _Format(msgspec.Struct, frozen=True):
 
 
 class LocalRegistry(Registry):
-    """A registry in an object store, made by ``await LocalRegistry.open(store)``. Whoever opened the store closes it."""
+    """A registry in an object store, made by ``await LocalRegistry.open(store)``; its opener closes the store."""
 
     def __init__(self, store: ObjectStore, *, allow_sparse: bool) -> None:
         self._store = store
