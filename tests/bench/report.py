@@ -30,7 +30,7 @@ def table(case: Case, samples: Mapping[str, Sequence[Sample]]) -> str:
         spread = 50 * (max(rates) - min(rates)) / middle.rate
         ratio = f"{middle.rate / base.rate:8.2f}" if base else ""
         lines.append(
-            f"  {name:16}{middle.rate:9,.4g}{spread:4.0f}{middle.moved_per_second / 1e6:7,.0f}{middle.p50 * 1e3:9.2f}"
+            f"  {name:16}{_figure(middle.rate):>9}{spread:4.0f}{middle.moved_per_second / 1e6:7,.0f}{middle.p50 * 1e3:9.2f}"
             f"{middle.p99 * 1e3:9.2f}{middle.cpu_per_request * 1e6:9,.0f}{middle.peak / _MIB:6.0f}{ratio}"
         )
     return "\n".join(lines)
@@ -75,3 +75,7 @@ def _compare(ours: Sequence[Sample], theirs: Sequence[Sample]) -> str:
 def _median(rounds: Sequence[Sample]) -> Sample:
     rate, moved, p50, p99, cpu, peak = (statistics.median(column) for column in zip(*map(astuple, rounds), strict=True))
     return Sample(rate, moved, p50, p99, cpu, round(peak))
+
+
+def _figure(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}"
