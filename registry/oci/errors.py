@@ -4,11 +4,11 @@ Rule: nothing else decides a status code. The server renders an ``OciError``; th
 from the answer, so ``except BlobUnknown`` holds across the network.
 
     OciError
-    ├── BlobUnknown  BlobUploadUnknown  BlobUploadInvalid  BlobReferenced
+    ├── BlobUnknown  BlobUploadUnknown  BlobUploadInvalid
     ├── ManifestUnknown  ManifestInvalid  ManifestTooLarge  ManifestBlobUnknown
     ├── NameInvalid  NameUnknown  TagInvalid  DigestInvalid  SizeInvalid  BlobTooLarge  PaginationInvalid
     ├── RangeInvalid  PreconditionFailed  TooManyTags
-    ├── Unauthorized  Denied  Unsupported  NotFound  TooManyRequests
+    ├── Unauthorized  Denied  Unsupported (BlobReferenced)  NotFound  TooManyRequests
     └── Unavailable  StorageFull  InternalError
 """
 
@@ -89,12 +89,6 @@ class BlobUploadInvalid(OciError):
     """The upload cannot go on as asked."""
 
     code, status, summary = "BLOB_UPLOAD_INVALID", 400, "blob upload invalid"
-
-
-class BlobReferenced(OciError):
-    """The blob cannot be deleted: a manifest of the repository needs it (DESIGN 4)."""
-
-    code, status, summary = "UNSUPPORTED", 405, "blob is referenced by a manifest"
 
 
 class ManifestUnknown(OciError):
@@ -199,6 +193,12 @@ class Unsupported(OciError):
     code, status, summary = "UNSUPPORTED", 405, "the operation is unsupported"
 
 
+class BlobReferenced(Unsupported):
+    """The blob cannot be deleted: a manifest of the repository needs it, which the detail names (DESIGN 4)."""
+
+    summary = "blob is referenced by a manifest"
+
+
 class NotFound(OciError):
     """No endpoint of the API has this path."""
 
@@ -230,7 +230,7 @@ class InternalError(OciError):
 
 
 _CLASSES: tuple[type[OciError], ...] = (
-    BlobUnknown, BlobUploadUnknown, BlobUploadInvalid, BlobReferenced, ManifestUnknown, ManifestInvalid,
+    BlobUnknown, BlobUploadUnknown, BlobUploadInvalid, ManifestUnknown, ManifestInvalid,
     ManifestTooLarge, ManifestBlobUnknown, NameInvalid, NameUnknown, TagInvalid, DigestInvalid, SizeInvalid,
     BlobTooLarge, PaginationInvalid, RangeInvalid, PreconditionFailed, TooManyTags, Unauthorized, Denied, Unsupported,
     NotFound, TooManyRequests, Unavailable, StorageFull, InternalError,
@@ -249,5 +249,7 @@ def error_from_wire(status: int, code: str | None, message: str, *, detail: obje
 
     The pair decides; then the code alone (peers disagree on statuses); then the status (HEAD has no body).
     """
+    if code == BlobReferenced.code and isinstance(detail, dict) and "manifest" in detail:
+        return BlobReferenced(message, detail=detail)
     known = _BY_CODE_AND_STATUS.get((code or "", status)) or _BY_CODE.get(code or "") or _BY_STATUS.get(status)
     return (known or InternalError)(message, detail=detail)

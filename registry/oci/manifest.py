@@ -231,7 +231,7 @@ def _refuse_constant(name: str) -> NoReturn:
 
 def _is_deeper_than(document: object, limit: int) -> bool:
     level: list[object] = [document]
-    for _ in range(limit + 1):
+    for _ in range(limit):
         if not level:
             return False
         children: list[object] = []

@@ -229,13 +229,12 @@ def parse(method: str, path: str, query: str = "") -> Endpoint:
         Unsupported: the path exists, the method does not; the detail lists those that do.
         NotFound: no such path.
     """
-    prefix, _, rest = path.partition("/v2")
-    if prefix or (rest and not rest.startswith("/")):
-        raise NotFound(detail={"path": path[:256]})
-    if rest in ("", "/"):
+    if path in ("/v2/", "/v2"):
         return _pick(method, {"GET": Ping, "HEAD": Ping})
+    if not path.startswith("/v2/"):
+        raise NotFound(detail={"path": path[:256]})
     values = _parse_query(query) if query else {}
-    rest = rest[1:]
+    rest = path[4:]
     if rest == "_catalog":
         return _pick(method, {"GET": lambda: _list_repositories(values)})
     head, _, last = rest.rpartition("/")
@@ -370,7 +369,7 @@ def _first(values: _Query, key: str) -> str | None:
 
 def _parse_query(query: str) -> _Query:
     values: dict[str, list[str]] = {}
-    for key, value in parse_qsl(query, keep_blank_values=True, errors="strict" if query.isascii() else "replace"):
+    for key, value in parse_qsl(query, keep_blank_values=True, errors="replace"):
         values.setdefault(key, []).append(value)
     return values
 
