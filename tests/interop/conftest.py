@@ -1,0 +1,127 @@
+"""A real ``moorage serve`` with two workers, sample images, and the foreign programs of this machine."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.interop.images import sample_layout
+from tests.interop.programs import Program, daemon, find
+from tests.interop.stored import Stored
+from tests.servers import MoorageProcess
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Everything in this folder is ``interop``; foreign daemons and container stores need root."""
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker(pytest.mark.interop)
+            item.add_marker(pytest.mark.root)
+            if os.geteuid() != 0:
+                item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+@pytest.fixture(scope="session")
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+    """Moorage, as people run it, and what it holds."""
+    root = tmp_path_factory.mktemp("moorage") / "root"
+    with MoorageProcess(root, workers=2) as server:
+        stored = Stored(server.url, root)
+        yield stored
+        stored.close()
+
+
+@pytest.fixture(scope="session")
+def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The OCI layout of the sample images."""
+    directory = tmp_path_factory.mktemp("samples") / "layout"
+    sample_layout(directory)
+    return directory
+
+
+@pytest.fixture(scope="session")
+def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """Tag → digest of the sample images (they are the same bytes in every run)."""
+    return sample_layout(tmp_path_factory.mktemp("digests") / "layout")
+
+
+@pytest.fixture
+def unseen(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """Sample images whose layers no other test has pushed: nothing can be reused, mounted or found in a cache."""
+    sample_layout(tmp_path / "unseen", seed=request.node.nodeid)
+    return tmp_path / "unseen"
+
+
+@pytest.fixture
+def skopeo(tmp_path: Path) -> Program:
+    """skopeo."""
+    return Program((find("skopeo"),), tmp_path / "skopeo")
+
+
+@pytest.fixture
+def crane(tmp_path: Path) -> Program:
+    """crane, of go-containerregistry."""
+    return Program((find("crane"),), tmp_path / "crane")
+
+
+@pytest.fixture
+def regctl(tmp_path: Path, registry: Stored) -> Program:
+    """regctl, of regclient, told that the registry speaks plain HTTP."""
+    program = Program((find("regctl"),), tmp_path / "regctl")
+    program("registry", "set", "--tls", "disabled", registry.host)
+    return program
+
+
+@pytest.fixture
+def cosign(tmp_path: Path) -> Program:
+    """cosign, with a password for its keys."""
+    return Program((find("cosign"),), tmp_path / "cosign", {"COSIGN_PASSWORD": "interop"})
+
+
+@pytest.fixture
+def container_store() -> Iterator[tuple[str, ...]]:
+    """The arguments that give podman and buildah a store of their own."""
+    # vfs works in every file system. podman refuses a run directory of more than 50 characters: not below tmp_path.
+    with tempfile.TemporaryDirectory(prefix="moorage-", ignore_cleanup_errors=True) as place:
+        yield "--root", f"{place}/store", "--runroot", f"{place}/run", "--storage-driver", "vfs"
+
+
+@pytest.fixture
+def podman(tmp_path: Path, container_store: tuple[str, ...]) -> Program:
+    """podman over a store of its own."""
+    return Program((find("podman"), *container_store), tmp_path / "podman")
+
+
+@pytest.fixture
+def buildah(tmp_path: Path, container_store: tuple[str, ...]) -> Program:
+    """buildah over a store of its own."""
+    return Program((find("buildah"), *container_store), tmp_path / "buildah")
+
+
+@pytest.fixture(scope="session")
+def docker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """The docker client with a daemon of its own; the daemon trusts loopback registries over plain HTTP."""
+    place = tmp_path_factory.mktemp("docker")
+    host = f"unix://{place}/docker.sock"
+    client = Program((find("docker", "/usr/bin/docker"),), place / "home", {"DOCKER_HOST": host})
+    dockerd: list[str | Path] = [find("dockerd"), "--host", host, "--data-root", place / "data"]
+    dockerd += ["--exec-root", place / "exec", "--pidfile", place / "pid", "--storage-driver", "vfs"]
+    dockerd += ["--bridge", "none", "--iptables=false", "--ip6tables=false", "--insecure-registry", "127.0.0.0/8"]
+    with daemon(dockerd, place / "log", lambda: client.attempt("info").returncode == 0):
+        yield client
+
+
+@pytest.fixture(scope="session")
+def ctr(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Program]:
+    """ctr with a containerd of its own."""
+    place = tmp_path_factory.mktemp("containerd")
+    client = Program((find("ctr"), "--address", f"{place}/sock"), place / "home")
+    containerd: list[str | Path] = [find("containerd"), "--address", place / "sock"]
+    containerd += ["--root", place / "root", "--state", place / "state"]
+    with daemon(containerd, place / "log", lambda: client.attempt("version").returncode == 0):
+        yield client
