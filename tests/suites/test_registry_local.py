@@ -1,0 +1,22 @@
+"""``LocalRegistry`` keeps the protocol on every store."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+from moorage.registry.oci import Registry
+from moorage.registry.store import LocalRegistry
+from moorage.storage_backends.memory import MemoryStore
+
+from tests.suites.registry_suite import RegistrySuite
+
+
+class TestOverMemory(RegistrySuite):
+    """The server's core over the store in memory."""
+
+    @pytest.fixture
+    async def registry(self) -> AsyncIterator[Registry]:
+        store = MemoryStore()
+        yield await LocalRegistry.open(store)
+        await store.close()
