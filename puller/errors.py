@@ -1,0 +1,63 @@
+"""What can go wrong on the client's side, beyond the words of the protocol.
+
+Rule: failures of a registry are ``OciError``, so a server stacked over a remote answers with them as they are; failures
+of what we were given to pack or unpack are ``ImageError``. Nothing else leaves this package for a cause outside it.
+"""
+
+from __future__ import annotations
+
+from moorage.registry.oci import OciError, Unavailable
+
+__all__ = [
+    "BadAnswer",
+    "BrokenLayer",
+    "ImageError",
+    "LayoutInvalid",
+    "NoMatchingPlatform",
+    "PackError",
+    "TargetExists",
+    "Unreachable",
+    "UnsafeLayer",
+]
+
+
+class Unreachable(Unavailable):
+    """The registry could not be reached, or the connection broke or stalled before the answer was complete."""
+
+    summary = "registry cannot be reached"
+
+
+class BadAnswer(OciError):
+    """The registry's answer breaks the protocol or a safety rule of ours; asking again will not help."""
+
+    code, status, summary = "UNKNOWN", 502, "the registry's answer cannot be used"
+
+
+class LayoutInvalid(OciError):
+    """The directory is not an OCI image layout, or its ``index.json`` cannot be read."""
+
+    code, status, summary = "UNKNOWN", 500, "not a valid OCI image layout"
+
+
+class ImageError(Exception):
+    """An image or a directory cannot be processed as asked."""
+
+
+class NoMatchingPlatform(ImageError):
+    """The index has no image for the platform."""
+
+
+class PackError(ImageError):
+    """The directory cannot be represented as a layer, or changed while it was read."""
+
+
+class TargetExists(ImageError):
+    """The directory to unpack into exists and is not empty."""
+
+
+class BrokenLayer(ImageError):
+    """The layer is damaged: not an archive, cut short, or not the content that its image names."""
+
+
+class UnsafeLayer(ImageError):
+    """The layer asks for something outside its root, or beyond a limit; it is refused as a whole."""

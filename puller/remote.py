@@ -1,0 +1,385 @@
+"""RemoteRegistry: the ``Registry`` protocol over HTTP.
+
+Law: an answer is believed only as far as it can be checked. Manifests are hashed, blobs read whole are hashed, lengths
+are caps, lists must advance; whatever a registry says wrongly becomes ``BadAnswer``, never a wrong result.
+Law of sessions: the id of an upload is the tail of the Location that the registry gave, in base64url, so it can stand
+in a URL of ours and cannot lead anywhere but to uploads of its repository.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Self, TypeVar
+
+from moorage.puller.errors import BadAnswer
+from moorage.puller.login import Credentials, Login, read_docker_config
+from moorage.puller.origins import Origin, redact
+from moorage.puller.pages import read_names, read_pages
+from moorage.puller.sessions import Interruptible, cut, location_of_session, status_of, with_digest
+from moorage.puller.transport import Answer, RetryPolicy, Transport
+from moorage.puller.wire import Wire, location_of
+from moorage.registry.oci import (
+    ANY_VALUE,
+    CANONICAL,
+    MANIFEST_LIMIT,
+    MAX_SIZE,
+    MAX_TAG,
+    BlobStream,
+    BlobUnknown,
+    Descriptor,
+    Digest,
+    DigestInvalid,
+    Manifest,
+    ManifestInvalid,
+    ManifestUnknown,
+    NotFound,
+    OciError,
+    RangeInvalid,
+    RepositoryName,
+    Tag,
+    TagCondition,
+    TagOrDigest,
+    Unsupported,
+    UploadStatus,
+    routes,
+    verified,
+)
+from moorage.registry.oci.media_types import MANIFEST_ACCEPT, OCTET_STREAM
+
+__all__ = ["RemoteRegistry"]
+
+_PIECE = 16 * 1024 * 1024
+"""Bytes of one chunk where a chunk must say how long it is: more than any registry's least chunk that we know of."""
+
+_VAGUE_TYPES = frozenset({"", "application/json", "text/plain", OCTET_STREAM})
+_ACCEPT = {"Accept": f"{MANIFEST_ACCEPT}, */*;q=0.5"}
+_BINARY = {"Content-Type": OCTET_STREAM}
+_Raw = TypeVar("_Raw")
+_Value = TypeVar("_Value")
+
+
+class RemoteRegistry:
+    """A registry reached over HTTP. Make one with ``connect``."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+
+    def __repr__(self) -> str:
+        return f"<RemoteRegistry {self._wire.origin}>"
+
+    @classmethod
+    @asynccontextmanager
+    async def connect(
+        cls, registry: str, *, credentials: Credentials | None = None, retry: RetryPolicy | None = None
+    ) -> AsyncIterator[Self]:
+        """The registry at ``host`` or ``host:port``; nothing is sent yet.
+
+        Args:
+            credentials: who we are; None takes docker's ``config.json``.
+        """
+        origin = Origin.of_registry(registry)
+        async with Transport(retry=retry) as transport:
+            login = Login(transport, origin, credentials or read_docker_config(registry))
+            yield cls(Wire(transport, origin, login))
+
+    async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
+        """See ``Reader``; the registry judges by our rights whether we may rely on it for a push."""
+        async with self._wire.call(routes.HeadBlob(repository, digest)) as answer:
+            return Descriptor(OCTET_STREAM, digest, _length_of(answer))
+
+    @asynccontextmanager
+    async def read_blob(
+        self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
+    ) -> AsyncIterator[BlobStream]:
+        """See ``Reader``. Read whole, the bytes are checked against the digest; a range cannot be."""
+        if start == 0 and stop is None:
+            async with self._wire.call(routes.GetBlob(repository, digest)) as answer:
+                blob = Descriptor(OCTET_STREAM, digest, _length_of(answer))
+                yield RemoteBlob(blob, verified(answer.chunks(), blob))
+            return
+        blob = await self.resolve_blob(repository, digest)
+        stop = blob.size if stop is None else min(stop, blob.size)
+        if start >= stop:
+            yield RemoteBlob(blob, _nothing())
+            return
+        headers = {"Range": f"bytes={start}-{stop - 1}"}
+        async with self._wire.call(routes.GetBlob(repository, digest), headers=headers) as answer:
+            skipped = 0 if _is_range(answer, start, stop) else start
+            yield RemoteBlob(blob, cut(answer.chunks(), skip=skipped, take=stop - start))
+
+    async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
+        """See ``Reader``. Asks with HEAD; reads the manifest where the answer leaves something out."""
+        try:
+            async with self._wire.call(routes.HeadManifest(repository, reference), headers=_ACCEPT) as answer:
+                digest, size, media_type = _digest_of(answer), answer.content_length, _type_of(answer)
+        except Unsupported:
+            digest = None
+        if digest is None or size is None or media_type is None:
+            return (await self.read_manifest(repository, reference)).descriptor
+        if isinstance(reference, Digest) and digest != reference:
+            raise BadAnswer(f"{self._wire.origin}: answered {digest} when asked for {reference}")
+        return Descriptor(media_type, digest, size)
+
+    async def read_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Manifest:
+        """See ``Reader``."""
+        async with self._wire.call(routes.GetManifest(repository, reference), headers=_ACCEPT) as answer:
+            content = await answer.read_body(MANIFEST_LIMIT)
+            named = reference if isinstance(reference, Digest) else _digest_of(answer)
+            media_type = _type_of(answer)
+        digest = Digest.of(content, named.algorithm if named else CANONICAL)
+        if named is not None and digest != named:
+            raise BadAnswer(f"{self._wire.origin}: the manifest {reference} does not have the digest {named}")
+        try:
+            return Manifest.of(content, media_type, digest=digest)
+        except ManifestInvalid as exc:
+            raise BadAnswer(f"{self._wire.origin}: manifest {reference}: {exc.message}") from exc
+
+    async def push_blob(
+        self, repository: RepositoryName, descriptor: Descriptor, content: AsyncIterable[bytes]
+    ) -> Descriptor:
+        """See ``Writer``. One POST and one PUT; the session is dropped if ``content`` fails."""
+        digest = descriptor.digest
+        algorithm = None if digest.algorithm == CANONICAL else digest.algorithm
+        async with self._wire.call(routes.StartUpload(repository, algorithm=algorithm), idempotent=False) as answer:
+            location = location_of(answer)
+        headers = {**_BINARY, "Content-Length": str(descriptor.size)}
+        closing = routes.FinishUpload(repository, "-", digest)
+        try:
+            async with self._wire.call(
+                closing,
+                at=with_digest(location, digest),
+                headers=headers,
+                body=verified(content, descriptor),
+                idempotent=False,
+            ):
+                return Descriptor(OCTET_STREAM, digest, descriptor.size)
+        except Exception:
+            with suppress(OciError):  # the first failure is the news; a session that stays expires by itself
+                async with self._wire.call(routes.CancelUpload(repository, "-"), at=location, idempotent=False):
+                    pass
+            raise
+
+    async def mount_blob(
+        self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None = None
+    ) -> Descriptor:
+        """See ``Writer``. Where the registry opens an upload instead of mounting, that is cancelled."""
+        endpoint = routes.StartUpload(repository, mount=digest, source=source)
+        async with self._wire.call(endpoint, idempotent=False) as answer:
+            location = location_of(answer) if answer.status == 202 else None
+        if location is None:
+            return await self.resolve_blob(repository, digest)
+        with suppress(OciError):  # a session that stays expires by itself
+            async with self._wire.call(routes.CancelUpload(repository, "-"), at=location, idempotent=False):
+                pass
+        raise BlobUnknown(f"{source or 'no repository'} has the blob to mount", detail={"digest": str(digest)})
+
+    async def push_manifest(
+        self,
+        repository: RepositoryName,
+        manifest: Manifest,
+        *,
+        tags: Sequence[Tag] = (),
+        condition: TagCondition = ANY_VALUE,
+    ) -> Descriptor:
+        """See ``Writer``. One tag goes into the path, as every registry knows it; several go as ``?tag=``."""
+        digest, tags = manifest.digest, tuple(dict.fromkeys(tags))
+        if Digest.of(manifest.content, digest.algorithm) != digest:
+            raise DigestInvalid("the manifest does not have its digest", detail={"digest": str(digest)})
+        if len(tags) == 1 and digest.algorithm == CANONICAL:
+            await self._put_manifest(routes.PutManifest(repository, tags[0]), manifest, condition)
+            return manifest.descriptor
+        for first in range(0, len(tags) or 1, routes.MAX_TAGS):
+            some = tags[first : first + routes.MAX_TAGS]
+            taken = await self._put_manifest(routes.PutManifest(repository, digest, some), manifest, condition)
+            for tag in (tag for tag in some if str(tag) not in taken):
+                await self._put_manifest(routes.PutManifest(repository, tag), manifest, condition)
+        return manifest.descriptor
+
+    async def _put_manifest(
+        self, endpoint: routes.PutManifest, manifest: Manifest, condition: TagCondition
+    ) -> set[str]:
+        """The tags of the query that the registry says it set."""
+        headers = {"Content-Type": manifest.media_type}
+        if condition.absent:
+            headers["If-None-Match"] = "*"
+        if condition.digest is not None:
+            headers["If-Match"] = f'"{condition.digest}"'
+        is_plain = condition == ANY_VALUE
+        async with self._wire.call(endpoint, headers=headers, body=manifest.content, idempotent=is_plain) as answer:
+            stored = _digest_of(answer)
+            if stored is not None and stored.algorithm == manifest.digest.algorithm and stored != manifest.digest:
+                raise BadAnswer(f"{self._wire.origin}: stored {manifest.digest} as {stored}")
+            return {tag.strip() for line in answer.header_lines("OCI-Tag") for tag in line.split(",")}
+
+    async def start_upload(self, repository: RepositoryName, *, algorithm: str | None = None) -> UploadStatus:
+        """See ``Uploader``."""
+        async with self._wire.call(routes.StartUpload(repository, algorithm=algorithm), idempotent=False) as answer:
+            status = status_of(repository, answer)
+        return UploadStatus(status.id, 0, status.min_chunk)
+
+    async def upload_status(self, repository: RepositoryName, upload: str) -> UploadStatus:
+        """See ``Uploader``."""
+        at = location_of_session(self._wire.origin, repository, upload)
+        async with self._wire.call(routes.GetUpload(repository, "-"), at=at) as answer:
+            return status_of(repository, answer, asked=upload)
+
+    async def append_upload(
+        self, repository: RepositoryName, upload: str, content: AsyncIterable[bytes], *, start: int | None = None
+    ) -> UploadStatus:
+        """See ``Uploader``. With ``start`` the bytes go in chunks that each say where they belong."""
+        source = Interruptible(content)
+        if start is None:
+            status = await self._append(repository, upload, source, {})
+        else:
+            status = await self._append_pieces(repository, upload, source, start)
+        source.raise_failure()
+        return status
+
+    async def _append_pieces(
+        self, repository: RepositoryName, upload: str, source: Interruptible, start: int
+    ) -> UploadStatus:
+        status = UploadStatus(upload, start)
+        async for piece in source.pieces(_PIECE):
+            headers = {"Content-Range": f"{start}-{start + len(piece) - 1}"}
+            status = await self._append(repository, status.id, piece, headers)
+            start += len(piece)
+            status = UploadStatus(status.id, start, status.min_chunk)
+        if source.size == 0:
+            status = await self.upload_status(repository, upload)
+            if status.offset != start:
+                raise RangeInvalid(detail={"offset": status.offset})
+        return status
+
+    async def _append(
+        self, repository: RepositoryName, upload: str, body: bytes | Interruptible, headers: dict[str, str]
+    ) -> UploadStatus:
+        at = location_of_session(self._wire.origin, repository, upload)
+        endpoint = routes.AppendUpload(repository, "-")
+        async with self._wire.call(
+            endpoint, at=at, headers={**_BINARY, **headers}, body=body, idempotent=False
+        ) as answer:
+            return status_of(repository, answer, asked=upload)
+
+    async def finish_upload(self, repository: RepositoryName, upload: str, digest: Digest) -> Descriptor:
+        """See ``Uploader``."""
+        at = with_digest(location_of_session(self._wire.origin, repository, upload), digest)
+        async with self._wire.call(routes.FinishUpload(repository, "-", digest), at=at, body=b"", idempotent=False):
+            pass
+        return await self.resolve_blob(repository, digest)
+
+    async def cancel_upload(self, repository: RepositoryName, upload: str) -> None:
+        """See ``Uploader``."""
+        at = location_of_session(self._wire.origin, repository, upload)
+        async with self._wire.call(routes.CancelUpload(repository, "-"), at=at, idempotent=False):
+            pass
+
+    async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
+        """See ``Deleter``."""
+        async with self._wire.call(routes.DeleteBlob(repository, digest), idempotent=False):
+            pass
+
+    async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
+        """See ``Deleter``."""
+        async with self._wire.call(routes.DeleteManifest(repository, digest), idempotent=False):
+            pass
+
+    async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
+        """See ``Deleter``."""
+        async with self._wire.call(routes.DeleteManifest(repository, tag), idempotent=False):
+            pass
+
+    async def list_repositories(self, *, after: RepositoryName | None = None) -> AsyncIterator[RepositoryName]:
+        """See ``Lister``."""
+        async for name in read_names(self._wire, routes.ListRepositories(routes.MAX_PAGE, after), "repositories"):
+            yield _parsed(RepositoryName.parse, name)
+
+    async def list_tags(self, repository: RepositoryName, *, after: str = "") -> AsyncIterator[Tag]:
+        """See ``Lister``."""
+        async for name in read_names(self._wire, routes.ListTags(repository, routes.MAX_PAGE, after), "tags"):
+            yield _parsed(Tag.parse, name)
+
+    async def list_referrers(
+        self, repository: RepositoryName, subject: Digest, *, artifact_type: str | None = None, after: str = ""
+    ) -> AsyncIterator[Descriptor]:
+        """See ``Lister``. Falls back to the tag that stands in for the API (spec "Referrers Tag Schema")."""
+        endpoint = routes.ListReferrers(repository, subject, artifact_type, None, after)
+        try:
+            async for document, _ in read_pages(self._wire, endpoint):
+                for referrer in _parsed(_referrers_of, document):
+                    if _is_wanted(referrer, artifact_type, after):
+                        yield referrer
+        except NotFound:
+            for referrer in await self._read_referrers_tag(repository, subject):
+                if _is_wanted(referrer, artifact_type, after):
+                    yield referrer
+
+    async def _read_referrers_tag(self, repository: RepositoryName, subject: Digest) -> Sequence[Descriptor]:
+        tag = Tag.parse(f"{subject.algorithm}-{subject.hex}"[:MAX_TAG])
+        try:
+            return (await self.read_manifest(repository, tag)).document.manifests
+        except ManifestUnknown:
+            return ()
+
+
+class RemoteBlob:
+    """A blob, or a range of one, on its way from a registry."""
+
+    def __init__(self, descriptor: Descriptor, content: AsyncIterator[bytes]) -> None:
+        self.descriptor = descriptor
+        self._content = content
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self._content
+
+
+async def _nothing() -> AsyncIterator[bytes]:
+    nothing: tuple[bytes, ...] = ()
+    for chunk in nothing:
+        yield chunk
+
+
+def _is_range(answer: Answer, start: int, stop: int) -> bool:
+    """False: the registry ignored the range and sends the whole (status 200)."""
+    if answer.status != 206:
+        return False
+    if not (answer.header("Content-Range") or "").startswith(f"bytes {start}-{stop - 1}/"):
+        raise BadAnswer(f"{redact(answer.url)}: sent another range than bytes {start}-{stop - 1}")
+    return True
+
+
+def _length_of(answer: Answer) -> int:
+    size = answer.content_length
+    if size is None or size > MAX_SIZE:
+        raise BadAnswer(f"{redact(answer.url)}: answered without a usable Content-Length")
+    return size
+
+
+def _digest_of(answer: Answer) -> Digest | None:
+    raw = answer.header("Docker-Content-Digest")
+    return _parsed(Digest.parse, raw) if raw else None
+
+
+def _type_of(answer: Answer) -> str | None:
+    """The media type that the answer declares; None where it says nothing of use."""
+    media_type = (answer.header("Content-Type") or "").partition(";")[0].strip().lower()
+    return None if media_type in _VAGUE_TYPES else media_type
+
+
+def _referrers_of(document: dict[str, Any]) -> list[Descriptor]:
+    entries = document.get("manifests") or []
+    if not isinstance(entries, list):
+        raise ManifestInvalid("manifests is not a list")
+    return [Descriptor.from_json(entry, field=f"manifests[{i}]") for i, entry in enumerate(entries)]
+
+
+def _is_wanted(referrer: Descriptor, artifact_type: str | None, after: str) -> bool:
+    return artifact_type in (None, referrer.artifact_type) and str(referrer.digest) > after
+
+
+def _parsed(parse: Callable[[_Raw], _Value], raw: _Raw) -> _Value:
+    """What the registry sent, parsed; its mistakes are not the caller's."""
+    try:
+        return parse(raw)
+    except OciError as exc:
+        raise BadAnswer(f"the registry sent something unreadable: {exc.message}", detail=exc.detail) from exc

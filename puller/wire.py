@@ -1,0 +1,164 @@
+"""One registry on the wire: an endpoint goes out, an answer or the protocol's error comes back.
+
+Law: ``Authorization`` is added here and only for the registry's own origin. A 401 is answered by one login and one
+repetition; a body that cannot be sent twice is therefore preceded by a request that can.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterable, AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from http import HTTPStatus
+from urllib.parse import urljoin
+
+from moorage.puller.errors import BadAnswer
+from moorage.puller.login import Login
+from moorage.puller.origins import Origin, check_hop, redact
+from moorage.puller.transport import ERROR_LIMIT, Answer, Request, Transport
+from moorage.registry.oci import (
+    BlobUnknown,
+    BlobUploadUnknown,
+    ManifestUnknown,
+    NameUnknown,
+    OciError,
+    error_from_wire,
+    routes,
+)
+
+__all__ = ["Wire", "location_of"]
+
+_READS = (
+    routes.GetBlob,
+    routes.HeadBlob,
+    routes.GetManifest,
+    routes.HeadManifest,
+    routes.ListTags,
+    routes.ListReferrers,
+)
+_DELETES = (routes.DeleteBlob, routes.DeleteManifest)
+# Registries disagree on codes, and a HEAD has none; what was asked for tells what is missing.
+_ABSENT: Mapping[type[routes.Endpoint], type[OciError]] = {
+    routes.GetBlob: BlobUnknown,
+    routes.HeadBlob: BlobUnknown,
+    routes.DeleteBlob: BlobUnknown,
+    routes.GetManifest: ManifestUnknown,
+    routes.HeadManifest: ManifestUnknown,
+    routes.DeleteManifest: ManifestUnknown,
+    routes.GetUpload: BlobUploadUnknown,
+    routes.AppendUpload: BlobUploadUnknown,
+    routes.FinishUpload: BlobUploadUnknown,
+    routes.CancelUpload: BlobUploadUnknown,
+    routes.ListTags: NameUnknown,
+}
+
+
+class Wire:
+    """Calls endpoints of one registry."""
+
+    def __init__(self, transport: Transport, origin: Origin, login: Login) -> None:
+        self._transport = transport
+        self._login = login
+        self.origin = origin
+
+    @asynccontextmanager
+    async def call(
+        self,
+        endpoint: routes.Endpoint,
+        *,
+        at: str | None = None,
+        headers: Mapping[str, str] | None = None,
+        body: bytes | AsyncIterable[bytes] | None = None,
+        idempotent: bool = True,
+    ) -> AsyncIterator[Answer]:
+        """The registry's answer, of a status below 400.
+
+        Args:
+            at: the URL to use, where the registry named it (an upload, a next page).
+
+        Raises:
+            OciError: what the registry answered, or why it could not be asked.
+        """
+        method, path, query = routes.url(endpoint)
+        url = at or f"{self.origin}{path}{'?' if query else ''}{query}"
+        request = Request(method, url, headers or {}, body, idempotent)
+        scope = _scope_of(endpoint)
+        async with self._transport.exchange(self._signed(request, scope)) as answer:
+            if answer.status != 401 or not request.is_replayable or not self._is_ours(request):
+                yield await _checked(endpoint, answer)
+                return
+            if not await self._login.answer_challenge(scope, answer):
+                raise await _error_of(endpoint, answer)
+        async with self._transport.exchange(self._signed(request, scope)) as answer:
+            yield await _checked(endpoint, answer)
+
+    def _signed(self, request: Request, scope: str) -> Request:
+        header = self._login.header(scope) if self._is_ours(request) else None
+        return replace(request, headers={**request.headers, "Authorization": header}) if header else request
+
+    def _is_ours(self, request: Request) -> bool:
+        return Origin.of(request.url) == self.origin
+
+
+def location_of(answer: Answer) -> str:
+    """The absolute URL that an answer's Location names.
+
+    Raises:
+        BadAnswer: there is none, or it leads where we do not go.
+    """
+    location = answer.header("Location")
+    if not location:
+        raise BadAnswer(f"{redact(answer.url)}: answered without a Location")
+    target = urljoin(answer.url, location)
+    check_hop(Origin.of(answer.url), Origin.of(target))
+    return target
+
+
+def _scope_of(endpoint: routes.Endpoint) -> str:
+    match endpoint:
+        case routes.Ping():
+            return ""
+        case routes.ListRepositories():
+            return "registry:catalog:*"
+        case routes.StartUpload(repository, source=source) if source is not None:
+            return f"repository:{repository}:pull,push repository:{source}:pull"
+        case _ if isinstance(endpoint, _READS):
+            return f"repository:{endpoint.repository}:pull"
+        case _ if isinstance(endpoint, _DELETES):
+            return f"repository:{endpoint.repository}:delete,pull"
+        case _:
+            return f"repository:{endpoint.repository}:pull,push"
+
+
+async def _checked(endpoint: routes.Endpoint, answer: Answer) -> Answer:
+    if answer.status >= 400:
+        raise await _error_of(endpoint, answer)
+    return answer
+
+
+async def _error_of(endpoint: routes.Endpoint, answer: Answer) -> OciError:
+    """The error class that the port promises for this endpoint, with the registry's own words."""
+    code, message, detail = _parse_error(await answer.read_body(ERROR_LIMIT))
+    message = message or f"{redact(answer.url)}: {answer.status} {_phrase(answer.status)}"
+    absent = _ABSENT.get(type(endpoint))
+    if answer.status == 404 and absent is not None:
+        return absent(message, detail=detail)
+    return error_from_wire(answer.status, code, message, detail=detail)
+
+
+def _parse_error(body: bytes) -> tuple[str | None, str | None, object]:
+    """Code, message and detail of the first error; proxies answer with anything, so anything else is just absent."""
+    try:
+        first = json.loads(body)["errors"][0]
+        code, message, detail = first.get("code"), first.get("message"), first.get("detail")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        return None, None, None
+    return (code if isinstance(code, str) else None), (message if isinstance(message, str) else None), detail
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "of no known meaning"
