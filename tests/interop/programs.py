@@ -68,7 +68,8 @@ def daemon(command: list[str | Path], log: Path, ready: Callable[[], bool]) -> I
     try:
         deadline = time.monotonic() + 30
         while not ready():
-            assert process.poll() is None and time.monotonic() < deadline, log.read_text()
+            assert process.poll() is None, log.read_text()
+            assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
         yield
     finally:

@@ -37,7 +37,9 @@ def saved(docker: Program, ref: str, archive: Path) -> dict[str, bytes]:
     docker("save", "--output", archive, ref)
     with tarfile.open(archive) as tar:
         members = ((m, tar.extractfile(m)) for m in tar if m.isfile())
-        return {m.name: stream.read() for m, stream in members if stream and not m.name.startswith(("manifest", "repo"))}
+        return {
+            m.name: stream.read() for m, stream in members if stream and not m.name.startswith(("manifest", "repo"))
+        }
 
 
 def test_there_and_back(docker: Program, registry: Stored, loaded: str, tmp_path: Path) -> None:
@@ -78,9 +80,7 @@ def test_push_to_another_repository_mounts(docker: Program, registry: Stored, lo
     assert registry.graph("docker/mount-to", "latest") == registry.graph("docker/mount-from", "latest")
 
 
-def test_pull_takes_the_platform_asked_for(
-    docker: Program, skopeo: Program, registry: Stored, layout: Path
-) -> None:
+def test_pull_takes_the_platform_asked_for(docker: Program, skopeo: Program, registry: Stored, layout: Path) -> None:
     """From an index docker pulls its own platform by default, and another one on demand."""
     ref = registry.ref("docker/multi")
     skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout}:multi", f"docker://{ref}")

@@ -87,4 +87,3 @@ def test_recompression_to_zstd(skopeo: Program, registry: Stored, unseen: Path, 
     assert all(registry.blob("skopeo/zstd", layer["digest"])[:4] == b"\x28\xb5\x2f\xfd" for layer in layers)
     original = json.loads(skopeo.stdout("inspect", "--config", f"oci:{unseen}:app"))
     assert json.loads(skopeo.stdout("inspect", "--config", "--tls-verify=false", ref))["rootfs"] == original["rootfs"]
-
