@@ -47,7 +47,7 @@ OFF_BY_DEFAULT = (
 class Outcome:
     """What the suite reported: its exit status, each switch, the status of each area, its totals, its leaves by status.
 
-    ``total`` and ``troubles`` (failures, errors, skipped, disabled) count all checks, ``leaves`` those without children.
+    ``total`` and ``troubles`` (failures, errors, skipped, disabled) count all checks, ``leaves`` the childless ones.
     """
 
     exit_status: int

@@ -12,6 +12,7 @@ from tests.interop.programs import Program
 from tests.interop.stored import Stored
 
 SBOM = "application/vnd.example.sbom.v1"
+LIST = ("artifact", "list", "--filter-artifact-type", SBOM, "--format", "{{json .}}")
 
 
 def push(regctl: Program, registry: Stored, layout: Path, tag: str, repository: str) -> str:
@@ -80,9 +81,7 @@ def test_artifact_with_subject(regctl: Program, registry: Stored, layout: Path) 
     regctl("artifact", "put", "--subject", ref, "--artifact-type", SBOM, "--annotation", "n=1", stdin=b"sbom one")
     regctl("artifact", "put", "--subject", ref, "--artifact-type", "application/vnd.example.other", stdin=b"other")
     assert len(registry.referrers("regctl/subject", subject)) == 2
-    listed = json.loads(
-        regctl.stdout("artifact", "list", ref, "--filter-artifact-type", SBOM, "--format", "{{json .}}")
-    )
+    listed = json.loads(regctl.stdout(*LIST, ref))
     assert [(d["artifactType"], d["annotations"]) for d in listed["descriptors"]] == [(SBOM, {"n": "1"})]
     assert regctl.stdout("artifact", "get", "--subject", ref, "--filter-artifact-type", SBOM) == b"sbom one"
     assert SBOM in regctl("artifact", "tree", ref)
