@@ -48,7 +48,7 @@ wheel: $(DEVELOPMENT)  ## build the wheel, install it into a clean environment, 
 	$(BIN)/python -m pytest tests/packaging
 
 bench: $(DEVELOPMENT)  ## Moorage beside other registries: requests per second, latency, CPU, memory
-	$(BIN)/python -m tests.bench
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m tests.bench
 
 conformance: $(DEVELOPMENT)  ## the official OCI suite; its binary is CONFORMANCE=... or `conformance` on PATH
 	$(BIN)/python -m pytest tests/conformance

@@ -1,0 +1,35 @@
+"""The README's examples for docker, podman, skopeo and crane, line by line as they stand there."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+from tests.interop.programs import Program
+from tests.interop.stored import Stored
+
+README = Path(__file__).parents[2] / "README.md"
+
+
+def examples(program: str) -> list[list[str]]:
+    """The README's command lines that call ``program``, without its name."""
+    lines = README.read_text().splitlines()
+    return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(f"{program} ")]
+
+
+def test_every_example_works(
+    docker: Program, podman: Program, skopeo: Program, crane: Program, registry: Stored, layout: Path, tmp_path: Path
+) -> None:
+    """What a newcomer types works, in the order in which it stands."""
+    work = tmp_path / "work"
+    work.mkdir()
+    (work / "my-layout").symlink_to(layout)
+    skopeo("copy", f"oci:{layout}:app", f"docker-archive:{work}/alpine.tar:alpine:latest")
+    docker("load", "--input", work / "alpine.tar")
+    podman("load", "--input", work / "alpine.tar")
+    for name, program in {"docker": docker, "podman": podman, "skopeo": skopeo, "crane": crane}.items():
+        assert (commands := examples(name))
+        for command in commands:
+            program(*(word.replace("127.0.0.1:5000", registry.host) for word in command), cwd=work)
+    assert registry.tags("demo/alpine") == ["latest", "podman"]
+    assert registry.status("demo/copy/manifests/v1") == 404
