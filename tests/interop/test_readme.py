@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from pathlib import Path
 
@@ -13,7 +14,8 @@ README = Path(__file__).parents[2] / "README.md"
 
 def examples(program: str) -> list[list[str]]:
     """The README's command lines that call ``program``, without its name."""
-    lines = README.read_text().splitlines()
+    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(f"{program} ")]
 
 
