@@ -7,6 +7,7 @@ becomes 500 without a word about our insides, and goes to the log.
 from __future__ import annotations
 
 import logging
+from functools import lru_cache
 from typing import Final, assert_never
 
 from moorage.registry.oci import InternalError, OciError, Registry, StorageFull, Unavailable
@@ -58,9 +59,7 @@ class Dispatcher:
         scope["moorage.endpoint"] = "Invalid"
         call = Call(scope, receive, send)
         try:
-            # latin-1 never fails, and what is not ASCII fits no grammar.
-            path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
-            endpoint = parse(scope["method"], path, query)
+            endpoint = _endpoint(scope)
             scope["moorage.endpoint"] = type(endpoint).__name__
             await _handle(self._registry, endpoint, call)
         except ClientGone:
@@ -69,6 +68,18 @@ class Dispatcher:
             if call.started:
                 raise
             await call.refuse(_as_answer(exc))
+
+
+def _endpoint(scope: Scope) -> Endpoint:
+    # latin-1 never fails, and what is not ASCII fits no grammar.
+    path, query = scope["raw_path"].decode("latin-1"), scope["query_string"].decode("latin-1")
+    return parse(scope["method"], path, query) if query else _parse_path(scope["method"], path)
+
+
+@lru_cache(maxsize=4096)
+def _parse_path(method: str, path: str) -> Endpoint:
+    """Endpoints without query, remembered, as hot images ask for the same few. What does not parse is not kept."""
+    return parse(method, path)
 
 
 async def _handle(registry: Registry, endpoint: Endpoint, call: Call) -> None:
