@@ -32,7 +32,7 @@ from moorage.registry.oci.routes import (
     parse,
 )
 from moorage.registry.web import blobs, listings, manifests, uploads
-from moorage.registry.web.respond import JSON, Call, ClientGone
+from moorage.registry.web.respond import JSON, Call, ClientLeft
 from moorage.storage_backends import errors as storage
 from starlette.types import Receive, Scope, Send
 
@@ -62,7 +62,7 @@ class Dispatcher:
             endpoint = _endpoint(scope)
             scope["moorage.endpoint"] = type(endpoint).__name__
             await _handle(self._registry, endpoint, call)
-        except ClientGone:
+        except ClientLeft:
             return
         except Exception as exc:
             if call.started:

@@ -2,7 +2,7 @@
 
 Law of headers: every value is built from checked values or passes ``header_value`` (rule A21); nothing is compressed.
 Law of endings: an answer that has begun is finished to its announced length, or the connection breaks; it never ends
-well by mistake. A request body is whole only when the protocol says so: a client that goes away raises ``ClientGone``
+well by mistake. A request body is whole only when the protocol says so: a client that goes away raises ``ClientLeft``
 (rule A14).
 """
 
@@ -26,7 +26,7 @@ from moorage.registry.oci import (
 )
 from starlette.types import Receive, Scope, Send
 
-__all__ = ["Call", "ClientGone", "Header", "digest_headers", "error_answer", "header_value", "json_body"]
+__all__ = ["Call", "ClientLeft", "Header", "digest_headers", "error_answer", "header_value", "json_body"]
 
 Header = tuple[bytes, bytes]
 
@@ -45,8 +45,11 @@ _WITHOUT_LENGTH = frozenset({204, 304})
 json_body = msgspec.json.Encoder().encode
 
 
-class ClientGone(Exception):
-    """The client left before its request or its answer was complete: nobody is there to be answered."""
+class ClientLeft(Exception):
+    """The client left before its request or its answer was complete: nobody is there to be answered.
+
+    Not an ``OSError``: it passes through stores, which would take that for a fault of the disk.
+    """
 
 
 class Call:
@@ -99,14 +102,14 @@ class Call:
         """The request body as it arrives; ends only when it is whole.
 
         Raises:
-            ClientGone: the client left in the middle.
+            ClientLeft: the client left in the middle.
         """
         self._was_read = True
         more = True
         while more:
             message = await self._receive()
             if message["type"] == "http.disconnect":
-                raise ClientGone
+                raise ClientLeft
             chunk, more = message.get("body", b""), message.get("more_body", False)
             if chunk:
                 yield chunk
@@ -124,7 +127,7 @@ class Call:
         """Sends exactly ``length`` bytes of ``chunks``. The answer begins when the first chunk is there.
 
         Raises:
-            ClientGone: the client left; nothing more is produced for it.
+            ClientLeft: the client left; nothing more is produced for it.
             InternalError: the chunks are more or fewer bytes than announced.
         """
         missing, departure = length, None
@@ -138,7 +141,7 @@ class Call:
                     # Only a long stream is worth a task that notices the client leaving.
                     departure = asyncio.ensure_future(self._departure()) if missing else None
                 if departure is not None and departure.done():
-                    raise ClientGone
+                    raise ClientLeft
                 await self._send({"type": "http.response.body", "body": chunk, "more_body": missing > 0})
         finally:
             if departure is not None:
