@@ -66,7 +66,7 @@ $(RUNTIME): pyproject.toml
 	@echo 'setting up .venv (once) ...'
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Moorage needs Python 3.11 or newer")'
 	@$(CREATE)
-	@$(INSTALL) --editable .
+	@PYTHONWARNINGS=ignore $(INSTALL) --editable .
 	@touch $@
 
 $(DEVELOPMENT): $(RUNTIME)
