@@ -1,0 +1,62 @@
+"""The start of a directory store: makes its layout, asks what the file system can keep, clears what crashes left.
+
+Law: nothing here looks at objects, so a root with a million of them is ready at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+from moorage.storage_backends.durability import Disk
+from moorage.storage_backends.errors import StorageError
+from moorage.storage_backends.tree import Tree
+
+__all__ = ["prepare_root"]
+
+
+def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
+    """Makes the root ready; may block.
+
+    Args:
+        stale_before: temporary files that nobody touched since (Unix time) are removed.
+
+    Raises:
+        StorageError: others may write into the root, or it takes ``a`` and ``A`` for the same name.
+    """
+    os.makedirs(tree.root, mode=0o700, exist_ok=True)
+    if os.stat(tree.root).st_mode & stat.S_IWOTH:
+        raise StorageError(f"everybody may write into {tree.root}: take that right away (chmod o-w)")
+    for folder in (tree.private, f"{tree.private}tmp", f"{tree.private}staging", f"{tree.private}locks"):
+        _make(folder)
+    _make(f"{tree.base}uploads")
+    _require_case(tree)
+    _sweep(f"{tree.private}tmp", stale_before)
+    disk.sync_directory(tree.root)
+    with contextlib.suppress(PermissionError):  # a parent that we may not even read: the administrator made the root
+        disk.sync_directory(os.path.dirname(tree.root))
+
+
+def _make(directory: str) -> None:
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(directory, 0o700)
+
+
+def _require_case(tree: Tree) -> None:
+    # Tags differ in case: on such a file system pushing one would overwrite another.
+    lower = f"{tree.temporary()}-case"
+    os.close(os.open(lower, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    try:
+        if os.path.lexists(f"{lower[:-5]}-CASE"):
+            raise StorageError(f"{tree.root} does not tell upper from lower case in names: choose another file system")
+    finally:
+        os.unlink(lower)
+
+
+def _sweep(folder: str, stale_before: float) -> None:
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            with contextlib.suppress(FileNotFoundError):  # another process starts too
+                if entry.stat(follow_symlinks=False).st_mtime < stale_before:
+                    os.unlink(entry.path)

@@ -1,0 +1,312 @@
+"""Uploads to a directory: bytes gather in ``.moorage/staging/<id>``, the truth about them is ``uploads/<id>``.
+
+Law: a record never says more than is safe on the disk; what the file holds beyond its record is not there, and the next
+append cuts it off. Whoever changes the file holds its lock, and asks after it got the lock whether it is still the file
+of that name: so bytes that were committed are out of reach of everybody who came late.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+from collections.abc import AsyncIterable, AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Final
+
+from moorage.storage_backends.base import UPLOADS, ObjectInfo, UploadInfo
+from moorage.storage_backends.durability import Disk, uninterrupted
+from moorage.storage_backends.errors import OffsetMismatch, StorageError, UploadNotFound
+from moorage.storage_backends.locks import Stripes, briefly
+from moorage.storage_backends.os_errors import storage_errors
+from moorage.storage_backends.tree import Tree, stamp
+from moorage.storage_backends.upload_record import UploadRecord, record_key
+from moorage.storage_backends.walk import Run, facts, version_of
+
+__all__ = ["Staging"]
+
+_BLOCK: Final = 1 << 20
+"""Bytes that are gathered before a thread writes them; two such blocks per append are in memory."""
+
+_WRITE_BEHIND: Final = 8 << 20
+_MAX_PARTS: Final = 512  # of one pwritev; the kernel takes 1,024
+_PATIENCE: Final = 5.0
+"""Seconds to wait for another writer of the same upload."""
+
+_PAUSE: Final = 0.01
+
+
+class Staging:
+    """The open uploads of one store."""
+
+    def __init__(self, tree: Tree, stripes: Stripes, disk: Disk, run: Run) -> None:
+        self._tree, self._stripes, self._disk, self._run = tree, stripes, disk, run
+        self._folder = f"{tree.private}staging/"
+
+    def create(self, upload: str, record: UploadRecord) -> None:
+        """Opens an upload. Not durable; its file is made with its first byte."""
+        self._tree.create(record_key(upload), record.encode(), set())
+
+    def stat(self, upload: str) -> UploadInfo:
+        """See ``ObjectStore.stat_upload``."""
+        record, status = self._read(upload)
+        if record.offset and _size(self._folder + upload) < record.offset:
+            raise UploadNotFound(f"the bytes of upload {upload} are lost")
+        return _info(record, status)
+
+    async def append(
+        self, upload: str, offset: int, data: AsyncIterable[bytes], note: Callable[[int], bytes]
+    ) -> UploadInfo:
+        """See ``ObjectStore.append_upload``."""
+        async with self._claimed(upload, offset) as claim:
+            writer = _Writer(claim.fd, offset, self._disk, self._run)
+            try:
+                async for chunk in data:
+                    await writer.write(chunk)
+            except BaseException as error:
+                if not writer.failed:
+                    await self._keep_after(error, claim, writer, note)
+                raise
+            return await self._keep(claim, writer, note)
+
+    async def commit(self, upload: str, offset: int, touched: set[str]) -> ObjectInfo:
+        """See ``ObjectStore.commit_upload``; the directories in ``touched`` remain to be made durable."""
+        async with self._claimed(upload, offset) as claim:
+            with storage_errors:
+                return await briefly(self._run, lambda wait: self._publish(claim, touched, wait=wait))
+
+    def abort(self, upload: str) -> None:
+        """See ``ObjectStore.abort_upload``. May block."""
+        with self._stripes.hold(record_key(upload), wait=True):
+            _unlink(self._tree.base + UPLOADS + upload)
+            _unlink(self._folder + upload)
+
+    def sweep(self, older_than: float) -> None:
+        """Removes bytes that no record speaks of and that nobody has touched since ``older_than`` (Unix time)."""
+        with os.scandir(self._folder) as entries:
+            for entry in entries:
+                stale = entry.stat(follow_symlinks=False).st_mtime < older_than
+                if stale and not os.path.lexists(self._tree.base + UPLOADS + entry.name):
+                    _unlink(entry.path)
+
+    def _read(self, upload: str) -> tuple[UploadRecord, os.stat_result]:
+        try:
+            fd = os.open(self._tree.base + record_key(upload), os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except FileNotFoundError:
+            raise UploadNotFound(upload) from None
+        try:
+            status = os.fstat(fd)
+            return UploadRecord.decode(upload, os.read(fd, status.st_size)), status
+        finally:
+            os.close(fd)
+
+    @contextlib.asynccontextmanager
+    async def _claimed(self, upload: str, offset: int) -> AsyncIterator[_Claim]:
+        """Locks the bytes of an upload that stands at ``offset``, and cuts off what its record does not know."""
+        with storage_errors:
+            _require(self._read(upload)[0], offset)
+            fd = await self._lock(upload)
+        try:
+            with storage_errors:
+                claim = self._claim(upload, fd)
+                _require(claim.record, offset)
+                size = os.fstat(fd).st_size
+                if size < offset:
+                    raise UploadNotFound(f"the bytes of upload {upload} are lost")
+                if size > offset:
+                    await uninterrupted(self._run(self._cut, fd, offset))
+            yield claim
+        finally:
+            os.close(fd)  # which unlocks; every thread that used it has ended
+
+    async def _lock(self, upload: str) -> int:
+        """The bytes of an upload, open, and nobody else's while they are."""
+        path = self._folder + upload
+        for _ in range(round(_PATIENCE / _PAUSE)):
+            create = 0 if self._read(upload)[0].offset else os.O_CREAT
+            try:
+                fd = os.open(path, os.O_RDWR | os.O_CLOEXEC | create, 0o600)
+            except FileNotFoundError:
+                raise UploadNotFound(f"the bytes of upload {upload} are lost") from None
+            if _locked(fd) and _is_at(fd, path):
+                return fd
+            os.close(fd)
+            await asyncio.sleep(_PAUSE)
+        raise OffsetMismatch(self._read(upload)[0].offset)
+
+    def _claim(self, upload: str, fd: int) -> _Claim:
+        try:
+            record, status = self._read(upload)
+        except UploadNotFound:
+            _unlink(self._folder + upload)  # it ended while we waited, and we made its file anew
+            raise
+        return _Claim(upload, fd, record, version_of(status))
+
+    def _cut(self, fd: int, offset: int) -> None:
+        os.ftruncate(fd, offset)
+        self._disk.sync_data(fd)
+
+    async def _keep(self, claim: _Claim, writer: _Writer, note: Callable[[int], bytes]) -> UploadInfo:
+        """Makes what arrived durable, then says so in the record."""
+        offset = claim.record.offset + writer.taken
+        record = UploadRecord(key=claim.record.key, offset=offset, note=note(offset))
+        with storage_errors:
+            return await uninterrupted(self._run(self._seal, claim, writer, await writer.last(), record))
+
+    async def _keep_after(
+        self, error: BaseException, claim: _Claim, writer: _Writer, note: Callable[[int], bytes]
+    ) -> None:
+        try:
+            await self._keep(claim, writer, note)
+        except StorageError as failure:
+            error.add_note(f"what had arrived could not be kept: {failure}")
+
+    def _seal(self, claim: _Claim, writer: _Writer, last: _Block, record: UploadRecord) -> UploadInfo:
+        writer.write_block(last)
+        try:
+            self._disk.sync_data(claim.fd)
+        except OSError:
+            self.abort(claim.upload)  # nobody can say what is on the disk: these bytes must never be synced again
+            raise
+        try:
+            return self._replace(claim, record)
+        except OSError:
+            os.ftruncate(claim.fd, claim.record.offset)  # gives the room back; the record never spoke of it
+            raise
+
+    def _replace(self, claim: _Claim, record: UploadRecord) -> UploadInfo:
+        key = record_key(claim.upload)
+        with (
+            self._tree.staged(record.encode(), durable=False) as (path, _),
+            self._stripes.hold(key, wait=True),
+        ):
+            if self._tree.version(key) != claim.version:
+                raise UploadNotFound(f"upload {claim.upload} was aborted")
+            status = os.stat(path)
+            self._tree.move(path, key, set())
+        return _info(record, status)
+
+    def _publish(self, claim: _Claim, touched: set[str], *, wait: bool) -> ObjectInfo:
+        key = claim.record.key
+        with self._stripes.hold(key, wait=wait):
+            stamp(claim.fd)
+            try:
+                self._tree.move(self._folder + claim.upload, key, touched)
+            except FileNotFoundError:
+                raise UploadNotFound(f"upload {claim.upload} was aborted") from None
+            info = facts(key, os.fstat(claim.fd))
+        _unlink(self._tree.base + UPLOADS + claim.upload)
+        return info
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """The lock on an upload's bytes, and what its record said under the lock."""
+
+    upload: str
+    fd: int
+    record: UploadRecord
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Bytes on their way to the file, and where they belong."""
+
+    parts: list[bytes]
+    offset: int
+
+
+class _Writer:
+    """Takes bytes and writes them in a thread, a block at a time, while the next block is gathered.
+
+    ``taken``: bytes so far. ``failed``: some could not be written; the file was cut back to where it began.
+    """
+
+    def __init__(self, fd: int, start: int, disk: Disk, run: Run) -> None:
+        self._fd, self._start, self._disk, self._run = fd, start, disk, run
+        self._parts: list[bytes] = []
+        self._gathered = 0
+        self._hinted = start
+        self._writing: asyncio.Future[None] | None = None
+        self.taken = 0
+        self.failed = False
+
+    async def write(self, chunk: bytes) -> None:
+        """Takes a chunk; waits only when two blocks are under way."""
+        self._parts.append(chunk)
+        self._gathered += len(chunk)
+        self.taken += len(chunk)
+        if self._gathered >= _BLOCK or len(self._parts) >= _MAX_PARTS:
+            with storage_errors:
+                self._writing = self._run(self.write_block, await self.last())
+
+    async def last(self) -> _Block:
+        """What is gathered, for the caller to write, once the block before it has been written."""
+        if self._writing is not None:
+            await uninterrupted(self._writing)
+            self._writing = None
+        block = _Block(self._parts, self._start + self.taken - self._gathered)
+        self._parts, self._gathered = [], 0
+        return block
+
+    def write_block(self, block: _Block) -> None:
+        """Writes a block. Blocks."""
+        try:
+            end = _write_at(self._fd, block)
+        except OSError:
+            self.failed = True
+            os.ftruncate(self._fd, self._start)
+            raise
+        if end - self._hinted >= _WRITE_BEHIND:
+            self._disk.start_writing(self._fd, self._hinted, end - self._hinted)
+            self._hinted = end
+
+
+def _write_at(fd: int, block: _Block) -> int:
+    """Writes all of the block; returns where it ends."""
+    total = sum(map(len, block.parts))
+    done = os.pwritev(fd, block.parts, block.offset) if total else 0
+    if done < total:
+        rest = memoryview(b"".join(block.parts))
+        while done < total:
+            done += os.pwrite(fd, rest[done:], block.offset + done)
+    return block.offset + total
+
+
+def _require(record: UploadRecord, offset: int) -> None:
+    if record.offset != offset:
+        raise OffsetMismatch(record.offset)
+
+
+def _locked(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _is_at(fd: int, path: str) -> bool:
+    """Whether the open file is still the one at ``path``: it may have been committed while we waited for its lock."""
+    try:
+        return os.path.samestat(os.fstat(fd), os.stat(path, follow_symlinks=False))
+    except FileNotFoundError:
+        return False
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path, follow_symlinks=False).st_size
+    except FileNotFoundError:
+        return -1
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+
+
+def _info(record: UploadRecord, status: os.stat_result) -> UploadInfo:
+    return UploadInfo(record.key, record.offset, record.note, status.st_mtime)

@@ -1,0 +1,40 @@
+"""What a store is called on the command line. Law: naming a store loads no other backend than its own."""
+
+from __future__ import annotations
+
+from urllib.parse import unquote, urlsplit
+
+from moorage.storage_backends.base import ObjectStore
+from moorage.storage_backends.errors import StorageError
+
+__all__ = ["open_store"]
+
+
+async def open_store(url: str) -> ObjectStore:
+    """Opens the store that ``url`` names: a path, ``file:///path``, or ``memory:`` for one that forgets.
+
+    Raises:
+        StorageError: there is no such kind of store, or it cannot keep what is promised.
+        StorageUnavailable: it does not answer.
+    """
+    parts = urlsplit(url)
+    if parts.scheme == "s3":
+        raise StorageError("s3:// is not built yet: give a directory")
+    if parts.scheme == "memory":
+        from moorage.storage_backends.memory import MemoryStore  # noqa: PLC0415  # the law
+
+        return MemoryStore()
+    if "://" in url and parts.scheme != "file":
+        raise StorageError(f"no store is called {parts.scheme}://")
+    from moorage.storage_backends.filesystem import FilesystemStore  # noqa: PLC0415  # the law
+
+    return await FilesystemStore.open(_path(url))
+
+
+def _path(url: str) -> str:
+    if not url.startswith("file:"):
+        return url
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise StorageError("a file: URL names no other host: write file:///path")
+    return unquote(parts.path)

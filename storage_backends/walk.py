@@ -1,0 +1,149 @@
+"""Listing a directory tree in the byte order of whole keys.
+
+Law: a directory sorts as its name and a ``/``, because that is what follows in its keys: ``a-b`` < ``a.b`` < ``a/b``.
+What no key may be called is not ours and is not shown; nor is a directory in which no file lies.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Final, Protocol
+
+from moorage.storage_backends.base import CommonPrefix, ObjectInfo, check_key
+from moorage.storage_backends.durability import uninterrupted
+from moorage.storage_backends.errors import KeyInvalid
+from moorage.storage_backends.os_errors import storage_errors
+
+__all__ = ["PRIVATE", "Run", "Walk", "facts", "version_of"]
+
+PRIVATE: Final = ".moorage/"
+"""What a store keeps for itself under its root."""
+
+_SMALL: Final = 512
+"""Entries of a directory that are read on the event loop; about 100 µs of work."""
+
+_STRETCH: Final = 256
+"""Entries after which a listing lets others run."""
+
+
+class Run(Protocol):
+    """Runs blocking work in a thread of the store."""
+
+    def __call__(self, work: Callable[..., Any], /, *arguments: object) -> asyncio.Future[Any]:
+        """The future of ``work(*arguments)``."""
+
+
+def facts(key: str, status: os.stat_result) -> ObjectInfo:
+    """An object as the file system tells it."""
+    return ObjectInfo(key, status.st_size, version_of(status), status.st_mtime)
+
+
+def version_of(status: os.stat_result) -> str:
+    """The version of the object in a file: a new inode or a new time is a new version."""
+    return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
+
+
+class Walk:
+    """A listing under way: an asynchronous iterator that holds nothing open, so it may be dropped at any point."""
+
+    __slots__ = ("_after", "_base", "_delimited", "_levels", "_prefix", "_run", "_since_pause", "_started")
+
+    def __init__(self, base: str, prefix: str, after: str, *, delimited: bool, run: Run) -> None:
+        self._base, self._prefix, self._after = base, prefix, after
+        self._delimited, self._run = delimited, run
+        self._levels: list[tuple[str, Iterator[str]]] = []
+        self._started = False
+        self._since_pause = 0
+
+    def __aiter__(self) -> Walk:
+        return self
+
+    async def __anext__(self) -> ObjectInfo | CommonPrefix:
+        with storage_errors:
+            if not self._started:
+                self._started = True
+                directory, slash, start = self._prefix.rpartition("/")
+                await self._enter(directory + slash, start)
+            while self._levels:
+                parent, names = self._levels[-1]
+                name = next(names, None)
+                if name is None:
+                    self._levels.pop()
+                elif (found := await self._visit(parent + name)) is not None:
+                    await self._breathe()
+                    return found
+            raise StopAsyncIteration
+
+    async def _visit(self, key: str) -> ObjectInfo | CommonPrefix | None:
+        """What stands in the listing for ``key``; a directory that is not folded is entered instead."""
+        if not key.endswith("/"):
+            return self._file(key) if key > self._after else None
+        if self._delimited:
+            return CommonPrefix(key) if key > self._after and _holds_a_file(self._base + key) else None
+        if key > self._after or self._after.startswith(key):
+            await self._enter(key, "")
+        return None
+
+    def _file(self, key: str) -> ObjectInfo | None:
+        try:
+            return facts(key, os.stat(self._base + key, follow_symlinks=False))
+        except FileNotFoundError:
+            return None  # deleted since its directory was read
+
+    async def _enter(self, prefix: str, start: str) -> None:
+        try:
+            entries = os.scandir(self._base + prefix)
+        except (FileNotFoundError, NotADirectoryError):
+            return
+        with entries:
+            first = list(itertools.islice(entries, _SMALL))
+            names = _names(first, prefix, start)
+            if len(first) == _SMALL:
+                names += await uninterrupted(self._run(_names, entries, prefix, start))
+        names.sort()
+        self._levels.append((prefix, iter(names)))
+
+    async def _breathe(self) -> None:
+        self._since_pause += 1
+        if self._since_pause == _STRETCH:
+            self._since_pause = 0
+            await asyncio.sleep(0)
+
+
+def _names(entries: Iterable[os.DirEntry[str]], prefix: str, start: str) -> list[str]:
+    """The names that begin with ``start``; those of directories end with ``/``."""
+    names = []
+    for entry in entries:
+        name = entry.name
+        if not name.startswith(start) or not _is_ours(prefix + name):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            names.append(f"{name}/")
+        elif entry.is_file(follow_symlinks=False):
+            names.append(name)
+    return sorted(names)
+
+
+def _is_ours(key: str) -> bool:
+    try:
+        check_key(key)
+    except KeyInvalid:
+        return False
+    return not f"{key}/".startswith(PRIVATE)
+
+
+def _holds_a_file(directory: str) -> bool:
+    """Whether any file lies below, looking into the first directory first: where files are, one is near."""
+    try:
+        with os.scandir(directory) as entries:
+            for entry in entries:
+                if entry.is_file(follow_symlinks=False):
+                    return True
+                if entry.is_dir(follow_symlinks=False) and _holds_a_file(entry.path):
+                    return True
+    except FileNotFoundError:
+        pass
+    return False
