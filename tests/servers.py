@@ -1,4 +1,4 @@
-"""Real servers for tests: an app served by uvicorn in this loop, and ``moorage serve`` as a process of its own.
+"""Real servers for tests: an app served in this loop as by a worker, and ``moorage serve`` as a process of its own.
 
 Law: always a free port of 127.0.0.1, always stopped again, and nothing of the caller's environment leaks in.
 """
@@ -10,6 +10,7 @@ import contextlib
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import uvicorn
+from moorage.registry.web.metrics import Table
+from moorage.registry.web.protocol import Connection
+from moorage.registry.web.server import Server
 
 __all__ = ["MoorageProcess", "serving"]
 
@@ -26,35 +29,22 @@ _URL = re.compile(r"https?://(?:[0-9.]+|\[[0-9a-f:]+\]):[0-9]+")
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[str]:
-    """Serves an ASGI app on a free port; yields ``http://127.0.0.1:PORT``."""
-    config = uvicorn.Config(
-        app,
-        host="127.0.0.1",
-        port=0,
-        http="httptools",
-        ws="none",
-        lifespan="off",
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=2,
-    )
-    server = _Server(config)
-    async with asyncio.TaskGroup() as group:
-        group.create_task(server.serve())
-        try:
-            async with asyncio.timeout(10):
-                while not server.started:
-                    await asyncio.sleep(0.005)
-            yield f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
-        finally:
-            server.should_exit = True
+async def serving(app: Any, *, connection: type[Connection] = Connection) -> AsyncIterator[str]:
+    """Serves an ASGI app on a free port, as our workers do; yields ``http://127.0.0.1:PORT``.
 
-
-class _Server(uvicorn.Server):
-    def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
-        return contextlib.nullcontext()  # the signals belong to pytest
+    Args:
+        connection: the class of the connections, for tests that shorten its deadlines.
+    """
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = Server(app, meter=Table(workers=1).meter(0), drain_timeout=2, connection=connection)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(server.serve([listener]))
+            try:
+                async with asyncio.timeout(10):
+                    await server.listening.wait()
+                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+            finally:
+                server.should_exit = True
 
 
 class MoorageProcess:

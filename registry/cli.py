@@ -1,0 +1,144 @@
+"""The server's verbs: ``moorage serve`` and ``moorage config check``.
+
+Law: nothing here decides anything; it turns flags into settings, and errors into one line on stderr and an exit status
+(0 well, 1 failed, 2 wrong usage). What a verb needs is imported when it runs.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+import click
+
+__all__ = ["config", "serve"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+_PINNED = ("asyncio", "botocore", "boto3", "urllib3", "uvicorn", "uvicorn.error")
+"""Loggers of others: at their wordy levels they would print headers and secrets."""
+
+_OPTIONS = (
+    click.option("--root", metavar="DIR|URL", help="Where the images are kept.  [default: ./moorage-data]"),
+    click.option("--listen", metavar="HOST:PORT", help="Where to listen; port 0: any.  [default: 127.0.0.1:5000]"),
+    click.option("--workers", metavar="N", help="Worker processes.  [default: 2]"),
+    click.option("--config", metavar="FILE", help="A YAML file with settings; flags and MOORAGE_* go before it."),
+    click.option("--allow-sparse", flag_value=True, default=None, help="Take manifests whose content is not all here."),
+    click.option("--read-only", flag_value=True, default=None, help="Refuse every change with 405."),
+    click.option("--no-delete", flag_value=True, default=None, help="Refuse every delete with 405."),
+    click.option("--upload-ttl", metavar="TIME", help="Drop uploads without progress for this long.  [default: 24h]"),
+    click.option("--drain-delay", metavar="TIME", help="On SIGTERM, go on accepting for this long.  [default: 5s]"),
+    click.option("--drain-timeout", metavar="TIME", help="Then, let running requests end.  [default: 30s]"),
+    click.option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate chain (PEM)."),
+    click.option("--tls-key", metavar="FILE", help="The key of the certificate (PEM)."),
+    click.option(
+        "--access-log/--no-access-log", default=None, help="One JSON line per request on stdout.  [default: on]"
+    ),
+    click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error, on stderr.  [default: info]"),
+)
+
+
+def _with_options(command: _F) -> _F:
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_with_options
+def serve(**flags: Any) -> None:
+    """Serve a registry.
+
+    Every flag can also be a variable (MOORAGE_UPLOAD_TTL=12h) or a line of the --config file (upload_ttl: 12h).
+    """
+    from moorage.registry.web import serve as web  # noqa: PLC0415  # see the law
+
+    settings = _load(flags).settings
+    _start_logging(settings.log_level)
+    for warning in _warnings(settings):
+        _say(f"warning: {warning}")
+    try:
+        status = web.serve(settings, say=_say)
+    except web.CannotServe as exc:
+        _fail(str(exc), 1)
+    sys.exit(status)
+
+
+@click.group()
+def config() -> None:
+    """Look at the server's settings."""
+
+
+@config.command()
+@_with_options
+def check(**flags: Any) -> None:
+    """Say whether `serve` with the same flags would take the settings, and where each comes from."""
+    loaded = _load(flags)
+    settings = loaded.settings
+    for name, source in loaded.sources.items():
+        click.echo(f"{name}: {getattr(settings, name)}  ({source})")
+    if settings.tls_cert and settings.tls_key:
+        from moorage.registry.web.serve import CannotServe, tls_context  # noqa: PLC0415  # see the law
+
+        try:
+            tls_context(settings.tls_cert, settings.tls_key)
+        except CannotServe as exc:
+            _fail(str(exc), 1)
+    for warning in _warnings(settings):
+        _say(f"warning: {warning}")
+
+
+def _load(flags: dict[str, Any]) -> Any:
+    from moorage.registry.settings import SettingsError, load_settings  # noqa: PLC0415  # see the law
+
+    file = flags.pop("config")
+    try:
+        return load_settings({k: v for k, v in flags.items() if v is not None}, os.environ, config=file)
+    except SettingsError as exc:
+        _fail(str(exc), 2)
+
+
+def _warnings(settings: Any) -> list[str]:
+    found = []
+    if not _is_loopback(settings.listen.host):
+        found.append(f"whoever reaches {settings.listen} may push and delete: this version has no login yet")
+        if settings.tls_cert is None:
+            found.append("without --tls-cert and --tls-key others on the network can read and change what passes")
+    if settings.tls_key and os.path.exists(settings.tls_key) and os.stat(settings.tls_key).st_mode & 0o077:
+        found.append(f"others may read the key {settings.tls_key}: chmod 600 it")
+    return found
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+class _OneLine(logging.Formatter):
+    """Keeps what a client can smuggle into a message from looking like a line of ours."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802  # the name is logging's
+        line = super().formatMessage(record)
+        return line if line.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+
+
+def _start_logging(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(name)s [%(process)d] %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler])
+    for name in _PINNED:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _fail(line: str, status: int) -> NoReturn:
+    click.echo(f"moorage: {line}", err=True)
+    sys.exit(status)

@@ -1,0 +1,198 @@
+"""The server's settings: flags go before the environment (``MOORAGE_*``), that before a YAML file, it before defaults.
+
+Law: nothing is guessed. A key that nobody knows, in the file or among the ``MOORAGE_*`` variables, refuses to start and
+names the nearest one that is known; a wrong value says which setting, from where, and what was expected.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, NoReturn
+
+import msgspec
+import yaml
+
+__all__ = ["CLIENT_VARIABLES", "Address", "Loaded", "Settings", "SettingsError", "load_settings"]
+
+CLIENT_VARIABLES: Final = frozenset({"MOORAGE_STORE", "MOORAGE_USERNAME", "MOORAGE_PASSWORD"})
+"""Variables of the client verbs: known, and none of the server's business."""
+
+_CONFIG_VARIABLE: Final = "MOORAGE_CONFIG"
+_ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[A-Za-z0-9_.-]+)):(?P<port>[0-9]{1,5})")
+_DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>ms|s|m|h|d|)")
+_UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+
+class SettingsError(Exception):
+    """A setting is wrong; the message is one line for the operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where to listen. ``host``: a name or an IP address, without brackets; ``port`` 0: any free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything that can be set. Durations are seconds."""
+
+    root: str = "./moorage-data"
+    listen: Address = Address("127.0.0.1", 5000)
+    workers: int = 2
+    allow_sparse: bool = False
+    read_only: bool = False
+    no_delete: bool = False
+    upload_ttl: float = 24 * 3600.0
+    drain_delay: float = 5.0
+    drain_timeout: float = 30.0
+    tls_cert: str | None = None
+    tls_key: str | None = None
+    access_log: bool = True
+    log_level: str = "info"
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """The settings, and for each where its value came from (``config check`` shows it)."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], *, config: str | None = None) -> Loaded:
+    """Puts the settings together.
+
+    Args:
+        flags: settings given on the command line, by name.
+        environment: the process's environment.
+        config: a YAML file; None: the one that ``MOORAGE_CONFIG`` names, if any.
+
+    Raises:
+        SettingsError: something is wrong with one of them.
+    """
+    file = config or environment.get(_CONFIG_VARIABLE)
+    raw: dict[str, tuple[object, str]] = {}
+    if file is not None:
+        raw |= {name: (value, f"file {file}") for name, value in _read_file(file).items()}
+    raw |= {name: (value, f"variable {variable}") for name, variable, value in _read_environment(environment)}
+    raw |= {name: (value, f"flag --{name.replace('_', '-')}") for name, value in flags.items()}
+    values = {name: _convert(name, value, source) for name, (value, source) in raw.items()}
+    settings = Settings(**values)
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        raise SettingsError("tls_cert and tls_key go together: set both or none")
+    sources = {name: raw[name][1] if name in raw else "default" for name in Settings.__struct_fields__}
+    return Loaded(settings, sources)
+
+
+def _read_file(path: str) -> dict[str, object]:
+    try:
+        with open(path, "rb") as file:
+            document = yaml.safe_load(file)
+    except OSError as exc:
+        raise SettingsError(f"cannot read the file {path}: {exc.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path} is not YAML: {' '.join(str(exc).split())}") from None
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path}: expected settings as 'name: value' lines")
+    for name in document:
+        if name not in Settings.__struct_fields__:
+            _unknown(f"{path}: unknown setting {name!r}", str(name), Settings.__struct_fields__)
+    return document
+
+
+def _read_environment(environment: Mapping[str, str]) -> Iterable[tuple[str, str, str]]:
+    known = {f"MOORAGE_{name.upper()}": name for name in Settings.__struct_fields__}
+    for variable, value in sorted(environment.items()):
+        if variable in known:
+            yield known[variable], variable, value
+        elif variable.startswith("MOORAGE_") and variable != _CONFIG_VARIABLE and variable not in CLIENT_VARIABLES:
+            _unknown(f"unknown variable {variable}", variable, (*known, _CONFIG_VARIABLE))
+
+
+def _unknown(text: str, name: str, known: Iterable[str]) -> NoReturn:
+    nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
+    raise SettingsError(f"{text}; the nearest known one is {nearest[0]}")
+
+
+def _convert(name: str, value: object, source: str) -> Any:
+    try:
+        return _READERS[name](value)
+    except ValueError as exc:
+        raise SettingsError(f"{name} ({source}): expected {exc}, got {value!r}") from None
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str) and value and value.isprintable():
+        return value
+    raise ValueError("a text")
+
+
+def _switch(value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        return value.lower() in ("true", "1", "yes", "on")
+    raise ValueError("true or false")
+
+
+def _workers(value: object) -> int:
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,4}", value):
+        value = int(value)
+    if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 256:
+        return value
+    raise ValueError("a number from 1 to 256")
+
+
+def _seconds(value: object) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < 1e9:
+        return float(value)
+    if isinstance(value, str) and (match := _DURATION.fullmatch(value)):
+        return float(match["number"]) * _UNITS[match["unit"]]
+    raise ValueError("a duration such as 24h, 30m or 3600")
+
+
+def _positive_seconds(value: object) -> float:
+    seconds = _seconds(value)
+    if seconds <= 0:
+        raise ValueError("a duration above zero, such as 24h, 30m or 3600")
+    return seconds
+
+
+def _address(value: object) -> Address:
+    match = _ADDRESS.fullmatch(value) if isinstance(value, str) else None
+    if match is None or int(match["port"]) > 65535:
+        raise ValueError("HOST:PORT, such as 127.0.0.1:5000 or [::1]:5000")
+    return Address(match["six"] or match["host"], int(match["port"]))
+
+
+def _level(value: object) -> str:
+    if isinstance(value, str) and value.lower() in ("debug", "info", "warning", "error"):
+        return value.lower()
+    raise ValueError("debug, info, warning or error")
+
+
+_READERS: Final[Mapping[str, Callable[[object], Any]]] = {
+    "root": _text,
+    "listen": _address,
+    "workers": _workers,
+    "allow_sparse": _switch,
+    "read_only": _switch,
+    "no_delete": _switch,
+    "upload_ttl": _positive_seconds,
+    "drain_delay": _seconds,
+    "drain_timeout": _seconds,
+    "tls_cert": _text,
+    "tls_key": _text,
+    "access_log": _switch,
+    "log_level": _level,
+}

@@ -1,0 +1,484 @@
+"""One client connection: HTTP/1.1 parsed by httptools, and every limit that keeps a client from hurting others.
+
+uvicorn has no limit on heads, no deadline but for idle connections, and answers what RFC 9112 forbids (rules A12, A13),
+so this protocol takes the place of its own; the uvicorn ``Server`` around it stays. Law of time: a connection carries
+one deadline, set when its phase changes; a sweep every 100 ms expires those that are over. That is tighter than a timer
+per request and cheaper: nothing is scheduled or cancelled while requests flow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import logging
+import math
+import struct
+import termios
+from collections import deque
+from collections.abc import Iterable
+from typing import Any, ClassVar, Protocol, cast
+from urllib.parse import unquote
+
+import httptools
+from moorage.registry.web.exchange import Exchange, error_body, status_line
+from moorage.registry.web.head import MAX_HEAD, MAX_REQUEST_LINE, Refused, parse_head
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+__all__ = ["Connection", "ConnectionMeter", "State"]
+
+MAX_CONNECTIONS = 4096
+"""Open connections of one worker."""
+
+MAX_CONNECTIONS_PER_ADDRESS = 256
+"""Open connections of one worker from one address; loopback is exempt, because a reverse proxy of this machine brings
+everybody's connections from there, and whoever runs programs here has better ways to hurt us."""
+
+MAX_BUFFERED = 512 * 1024
+"""Bytes of a body that wait for the app before reading pauses: one read of the loop (256 KiB) while another is used."""
+
+CHUNK_OVERHEAD = 24
+"""Bytes that frame one chunk: a size of 16 digits and its line ends."""
+
+MAX_UNEXPLAINED = 1024
+"""Bytes per request that are neither head nor body nor framing: chunk extensions, trailers, stray white space."""
+
+_LOOPBACK = ("127.", "::1", "::ffff:127.")
+_ASGI = {"version": "3.0", "spec_version": "2.4"}
+_NEVER = math.inf
+_log = logging.getLogger(__name__)
+
+
+class ConnectionMeter(Protocol):
+    """Counts what happens below the app."""
+
+    def connection_opened(self) -> None:
+        """A connection was accepted."""
+
+    def connection_closed(self) -> None:
+        """A connection is gone."""
+
+    def refused(self, reason: str) -> None:
+        """A request or connection was refused for a reason of the fixed set ``head.REASONS``."""
+
+
+class State(ServerState):
+    """What the connections of one worker share."""
+
+    def __init__(self, meter: ConnectionMeter) -> None:
+        super().__init__()
+        self.meter = meter
+        self.date_line = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
+        self.by_address: dict[str, int] = {}
+
+    def sweep(self, now: float) -> None:
+        """Expires every connection whose deadline is over. ``now``: the loop's time."""
+        connections: Iterable[Any] = self.connections
+        for connection in [each for each in connections if each.deadline < now]:
+            connection.expire(now)
+
+
+class Connection(asyncio.Protocol):
+    """A connection from its first byte to its last. The class attributes are seconds; tests shorten them."""
+
+    head_deadline: ClassVar[float] = 10
+    idle_deadline: ClassVar[float] = 30
+    body_window: ClassVar[float] = 30
+    body_rate: ClassVar[float] = 1024  # bytes per second, averaged over a window
+    write_stall: ClassVar[float] = 30
+    linger: ClassVar[float] = 2  # how long we go on reading for nothing, so that a reset does not eat our last answer
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: State,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        self.loop = _loop or asyncio.get_running_loop()
+        self.deadline = _NEVER
+        self.write_paused = False
+        self._app = config.loaded_app
+        self._state = server_state
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport
+        self._current: Exchange | None = None  # the one being answered
+        self._newest: Exchange | None = None  # the one being received; behind the current one when pipelined
+        self._queue: deque[Exchange] = deque()
+        self._url = b""
+        self._headers: list[tuple[bytes, bytes]] = []
+        self._in_head = True
+        self._deaf = False  # what still arrives is dropped
+        self._refusal: Refused | None = None  # said once the requests before it are answered
+        self._read_paused = False
+        self._drained: asyncio.Future[None] | None = None
+        self._on_wire = self._explained = 0  # bytes since the connection was last idle
+        self._received = self._written = self._mark = 0
+
+    @property
+    def date_line(self) -> bytes:
+        """The Date header of this second."""
+        return self._state.date_line
+
+    # -- asyncio -------------------------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Takes the connection, or refuses it when there are too many."""
+        self._transport = cast(asyncio.Transport, transport)
+        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
+        self._server = (str(local[0]), int(local[1])) if isinstance(local, tuple) else None
+        self._secure = transport.get_extra_info("sslcontext") is not None
+        self._scheme = "https" if self._secure else "http"
+        self._address = self._client[0] if self._client else ""
+        state = self._state
+        state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
+        state.by_address[self._address] = count = state.by_address.get(self._address, 0) + 1
+        state.meter.connection_opened()
+        self.deadline = self.loop.time() + self.head_deadline
+        if len(state.connections) > MAX_CONNECTIONS:
+            self._refuse(Refused(503, "too_many_connections", "too many connections, try again"))
+        elif count > MAX_CONNECTIONS_PER_ADDRESS and not self._address.startswith(_LOOPBACK):
+            self._refuse(Refused(429, "too_many_connections", "too many connections from this address"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tells whoever waits that the client has gone."""
+        state = self._state
+        state.connections.discard(self)
+        state.meter.connection_closed()
+        if (count := state.by_address.pop(self._address, 1) - 1) > 0:
+            state.by_address[self._address] = count
+        self._deaf, self.deadline = True, _NEVER
+        self._queue.clear()
+        for exchange in (self._current, self._newest):
+            if exchange is not None:
+                exchange.lose()
+        self._wake_writer()
+        del self._parser  # breaks the cycle between parser and protocol
+
+    def eof_received(self) -> bool:
+        """The client will send no more; what it asked for completely is still answered."""
+        newest, was_deaf, self._deaf = self._newest, self._deaf, True
+        if self._secure or was_deaf or newest is None or newest.finished or not newest.body_complete:
+            return False
+        newest.keep_alive = False
+        return True
+
+    def data_received(self, data: bytes) -> None:
+        """Feeds the parser; the callbacks below do the work."""
+        if self._deaf:
+            return
+        if not self._on_wire:
+            self.deadline = self.loop.time() + self.head_deadline
+        self._on_wire += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            pass  # answered as a plain request, after which the connection closes; see on_headers_complete
+        except httptools.HttpParserCallbackError as error:
+            if not isinstance(error.__context__, Refused):
+                raise
+            self._refuse(error.__context__)
+        except httptools.HttpParserError as error:
+            if not self._deaf:
+                self._refuse(Refused(400, "bad_http", f"not HTTP as we speak it: {_printable(error)}"))
+        else:
+            limit = MAX_HEAD + MAX_REQUEST_LINE if self._in_head else MAX_UNEXPLAINED
+            if self._on_wire - self._explained > limit and not self._deaf:
+                self._refuse(_too_much(in_head=self._in_head))
+
+    def pause_writing(self) -> None:
+        """The client takes less than we send."""
+        self.write_paused = True
+        self._watch_writes()
+
+    def resume_writing(self) -> None:
+        """The client has caught up."""
+        self.write_paused = False
+        self._wake_writer()
+        if self._current is not None and self._current.finished:
+            self._rest()
+        else:
+            self._watch_body()
+
+    # -- httptools -----------------------------------------------------------------------------------------------------
+
+    def on_message_begin(self) -> None:
+        """A request begins."""
+        self._url = b""
+        self._headers = []
+        self._in_head = True
+
+    def on_url(self, url: bytes) -> None:
+        """A piece of the request target."""
+        self._url += url
+        if len(self._url) > MAX_REQUEST_LINE:
+            raise Refused(414, "line_too_long", "request line is longer than 8 KiB")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A header line; trailers are dropped."""
+        if self._in_head:
+            self._headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        """The head is complete: checks it and lets the app begin."""
+        parser = self._parser
+        method, version = parser.get_method().decode("ascii"), parser.get_http_version()
+        target = parse_head(method, self._url, version, self._headers)
+        self._in_head = False
+        self._explained += target.size
+        upgrade = parser.should_upgrade()
+        if upgrade and (method == "CONNECT" or _has_body(self._headers)):
+            # The parser stops reading the body of such a request, so it could only be mistaken for an empty one.
+            raise Refused(400, "bad_framing", "this server upgrades to nothing")
+        path = target.path.decode("ascii")
+        scope = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": version,
+            "server": self._server,
+            "client": self._client,
+            "scheme": self._scheme,
+            "root_path": "",
+            "headers": self._headers,
+            "state": {},
+            "method": method,
+            "path": unquote(path) if "%" in path else path,
+            "raw_path": target.path,
+            "query_string": target.query,
+        }
+        self._begin(
+            Exchange(
+                self,
+                scope,
+                keep_alive=version == "1.1" and not upgrade and parser.should_keep_alive(),
+                expects_continue=target.expects_continue,
+            )
+        )
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._newest = exchange
+        if self._current is None or self._current.finished:
+            self._start(exchange)
+            self._watch_body()
+        else:
+            self._queue.append(exchange)
+            self._pause_reading()
+
+    def on_chunk_header(self) -> None:
+        """A chunk begins."""
+        self._explained += CHUNK_OVERHEAD
+
+    def on_body(self, body: bytes) -> None:
+        """Bytes of the body."""
+        newest = cast(Exchange, self._newest)
+        self._received += len(body)
+        self._explained += len(body)
+        newest.feed(body)
+        if newest.buffered > MAX_BUFFERED:
+            self._pause_reading()
+
+    def on_message_complete(self) -> None:
+        """The request is complete."""
+        newest = cast(Exchange, self._newest)
+        newest.feed_end()
+        if not newest.keep_alive:
+            self._deaf = True  # RFC 9112 9.6: what follows a last request is not looked at
+        if newest.finished:  # answered before its body ended; the rest was read for nothing
+            self._rest()
+        elif not self.write_paused:
+            self.deadline = _NEVER
+
+    # -- the exchange's side -------------------------------------------------------------------------------------------
+
+    def write(self, data: bytes) -> None:
+        """Queues bytes for the client."""
+        self._written += len(data)
+        self._transport.write(data)
+
+    async def writable(self) -> None:
+        """Waits until the client has taken most of what is queued, or has gone."""
+        while self.write_paused:
+            if self._drained is None or self._drained.done():
+                self._drained = self.loop.create_future()
+            await asyncio.shield(self._drained)
+
+    def body_awaited(self) -> None:
+        """The client was told to send the body (100 Continue)."""
+        self._watch_body()
+
+    def body_taken(self) -> None:
+        """The app took what was buffered of the body."""
+        if not self._queue:
+            self._resume_reading()
+
+    def answered(self, *, keep_alive: bool) -> None:
+        """The current exchange is answered: goes on with the next one, or rests, or closes."""
+        self._state.total_requests += 1
+        if not keep_alive:
+            self._close_after_answer()
+        elif self._queue:
+            self._start(self._queue.popleft())
+        elif self._refusal is not None:
+            self._refuse(self._refusal)
+        else:
+            self._resume_reading()
+            self._rest()
+
+    def abort(self) -> None:
+        """Cuts the connection so that the client cannot mistake the answer for a whole one."""
+        self._deaf = True
+        self._transport.abort()
+
+    def shutdown(self) -> None:
+        """Called by the server when it stops: closes as soon as what was asked for is answered."""
+        if self._current is None or self._current.finished:
+            self._close()
+        elif self._newest is not None:
+            self._newest.keep_alive = False
+
+    def _start(self, exchange: Exchange) -> None:
+        self._current = exchange
+        task = self.loop.create_task(exchange.run(self._app))
+        self._state.tasks.add(task)
+        task.add_done_callback(self._state.tasks.discard)
+
+    # -- refusing and closing ------------------------------------------------------------------------------------------
+
+    def _refuse(self, refused: Refused) -> None:
+        """Answers with the refusal and closes, once everything that came before is answered."""
+        self._deaf = True
+        current, newest = self._current, self._newest
+        if newest is not None and not newest.finished and not newest.body_complete:
+            newest.lose()  # its body is what is wrong: nobody will see its end
+            if newest in self._queue:
+                self._queue.remove(newest)
+        if current is not None and not current.finished and not current.gone:
+            self._refusal = refused
+            return
+        self._state.meter.refused(refused.reason)
+        _log.debug("refused %s: %s", self._address, refused.message)
+        if current is not None and current.gone and current.started:
+            self.abort()
+            return
+        body = error_body("TOOMANYREQUESTS" if refused.status == 429 else "REQUEST_INVALID", refused.message)
+        retry = b"retry-after: 1\r\n" if refused.status in (429, 503) else b""
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
+        self.write(status_line(refused.status) + self.date_line + head + retry + b"\r\n" + body)
+        self._linger()
+
+    def _close_after_answer(self) -> None:
+        if self._newest is not None and not self._newest.body_complete:
+            self._linger()
+        else:
+            self._close()
+
+    def _close(self) -> None:
+        """Closes when the client has taken what is queued, for which it has as long as it goes on taking."""
+        self._deaf = True
+        self._transport.close()
+        self._watch_writes()
+
+    def _linger(self) -> None:
+        """Says that we are done, and reads for nothing a little while: closing at once would reset the connection."""
+        self._deaf = True
+        if self._secure or self._transport.is_closing():
+            self._close()
+            return
+        self._resume_reading()
+        self._transport.write_eof()
+        self.deadline = self.loop.time() + self.linger
+
+    # -- time ----------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> None:
+        """The deadline is over: judges by the phase."""
+        if self.write_paused or self._transport.is_closing():
+            self._judge_writes()
+        elif self._deaf:
+            self._close()
+        elif self._current is not None and not self._current.finished:
+            self._judge_body()
+        elif self._in_head and self._on_wire:
+            self._refuse(Refused(408, "head_timeout", "the head of the request took too long"))
+        else:
+            self._close()
+
+    def _judge_writes(self) -> None:
+        if self._acknowledged() == self._mark:
+            self._state.meter.refused("write_stall")
+            self.abort()
+        else:
+            self._watch_writes()
+
+    def _judge_body(self) -> None:
+        if self._received - self._mark < self.body_rate * self.body_window:
+            self._refuse(Refused(408, "body_timeout", "the body of the request came too slowly"))
+        else:
+            self._watch_body()
+
+    def _watch_body(self) -> None:
+        """Starts a window for the body, where one is being received and it is the client that we wait for."""
+        current = self._current
+        if current is None or current.finished:
+            return
+        awaited = not (
+            current.body_complete or current.expects_continue or self._read_paused or current is not self._newest
+        )
+        self._mark = self._received
+        self.deadline = self.loop.time() + self.body_window if awaited else _NEVER
+
+    def _watch_writes(self) -> None:
+        self._mark = self._acknowledged()
+        self.deadline = self.loop.time() + self.write_stall
+
+    def _acknowledged(self) -> int:
+        """Bytes that the client's machine has taken. Our buffer alone would not show the progress of a slow client,
+        because the kernel's behind it holds megabytes and wakes us only when a third of it is free."""
+        pending = self._transport.get_write_buffer_size()
+        sock = self._transport.get_extra_info("socket")
+        (unsent,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
+        return self._written - pending - int(unsent)
+
+    def _rest(self) -> None:
+        """Nothing is being answered: waits for the rest of a body, of a head, or for the next request."""
+        newest = self._newest
+        if newest is not None and not newest.body_complete:
+            self.deadline = self.loop.time() + self.idle_deadline
+        elif self._in_head:
+            self.deadline = self.loop.time() + self.head_deadline
+        else:
+            self._on_wire = self._explained = 0
+            self.deadline = self.loop.time() + self.idle_deadline
+
+    def _pause_reading(self) -> None:
+        if not self._read_paused and not self._transport.is_closing():
+            self._read_paused = True
+            self._transport.pause_reading()
+            if not self.write_paused:
+                self.deadline = _NEVER
+
+    def _resume_reading(self) -> None:
+        if self._read_paused and not self._transport.is_closing():
+            self._read_paused = False
+            self._transport.resume_reading()
+            self._watch_body()
+
+    def _wake_writer(self) -> None:
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+
+def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
+    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
+
+
+def _too_much(*, in_head: bool) -> Refused:
+    if in_head:
+        return Refused(431, "head_too_large", "headers are larger than 32 KiB")
+    return Refused(400, "bad_framing", "more than 1 KiB of chunk extensions and trailers")
+
+
+def _printable(error: httptools.HttpParserError) -> str:
+    """The parser's own words, which are fixed texts; anything that could break out of our JSON is left out."""
+    return "".join(c for c in str(error) if c.isalnum() or c in " -_'`")

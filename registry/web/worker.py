@@ -1,0 +1,119 @@
+"""One worker process: a registry over the store, served until the parent says stop.
+
+Law of stopping: on SIGTERM ``/readyz`` turns 503 at once, while connections are still accepted for ``drain_delay``
+(a load balancer needs that long to look away); then the listeners close and what runs may end. A worker whose parent
+is gone ends at once, as if both had been killed together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import random
+import signal
+import socket
+import ssl
+import sys
+from dataclasses import dataclass
+from importlib.metadata import version
+
+import uvloop
+from moorage.registry.oci import OciError, Registry
+from moorage.registry.settings import Settings
+from moorage.registry.store import LocalRegistry
+from moorage.registry.store.measured import MeasuredStore
+from moorage.registry.web.access_log import AccessLog
+from moorage.registry.web.app import create_app
+from moorage.registry.web.metrics import Meter, Table
+from moorage.registry.web.middleware import observed
+from moorage.registry.web.server import Server
+from moorage.registry.wrap.read_only import NoDelete, ReadOnly
+from moorage.storage_backends.errors import StorageError
+from moorage.storage_backends.urls import open_store
+
+__all__ = ["EXPIRY_INTERVAL", "Worker"]
+
+EXPIRY_INTERVAL = 3600.0
+"""Seconds between two looks for abandoned uploads, at most; a quarter of their life if that is shorter."""
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """What a worker needs that was made before the fork. ``lifeline``: a pipe that ends when the parent does."""
+
+    settings: Settings
+    sockets: list[socket.socket]
+    table: Table
+    tls: ssl.SSLContext | None
+    lifeline: int
+
+    def run(self, index: int) -> int:
+        """Serves until SIGTERM; returns the exit status. ``index``: which worker this is, from 0."""
+        gc.freeze()  # what was loaded before the fork stays out of collections, and its pages stay shared
+        try:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(self._serve(index))
+        except (StorageError, OSError) as exc:
+            print(f"moorage: cannot open {self.settings.root}: {exc}", file=sys.stderr, flush=True)
+            return 1
+        return 0
+
+    async def _serve(self, index: int) -> None:
+        meter, stopping = self.table.meter(index), asyncio.Event()
+        meter.process_started()
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stopping.set)
+        loop.add_reader(self.lifeline, os._exit, 1)
+        store = MeasuredStore(await open_store(self.settings.root), meter)
+        try:
+            registry = await LocalRegistry.open(store, allow_sparse=self.settings.allow_sparse)
+            await self._serve_registry(registry, meter, stopping, expires=index == 0)
+        finally:
+            await store.close()
+
+    async def _serve_registry(
+        self, registry: LocalRegistry, meter: Meter, stopping: asyncio.Event, *, expires: bool
+    ) -> None:
+        settings = self.settings
+        log = AccessLog(sys.stdout.fileno()) if settings.access_log else None
+        app = create_app(
+            _restricted(registry, settings),
+            ready=lambda: not stopping.is_set(),
+            metrics=lambda: self.table.render(version("moorage")),
+        )
+        server = Server(observed(app, meter, log), meter=meter, tls=self.tls, drain_timeout=settings.drain_timeout)
+        async with asyncio.TaskGroup() as group:
+            expiring = group.create_task(_expire_forever(registry, meter, settings.upload_ttl)) if expires else None
+            serving = group.create_task(server.serve(self.sockets))
+            await server.listening.wait()
+            meter.ready = True
+            await stopping.wait()
+            await asyncio.sleep(settings.drain_delay)
+            server.should_exit = True
+            await serving
+            if expiring is not None:
+                expiring.cancel()
+        if log is not None:
+            log.flush()
+
+
+def _restricted(registry: Registry, settings: Settings) -> Registry:
+    if settings.read_only:
+        return ReadOnly(registry)
+    return NoDelete(registry) if settings.no_delete else registry
+
+
+async def _expire_forever(registry: LocalRegistry, meter: Meter, ttl: float) -> None:
+    """Drops abandoned uploads now and then; a failure is logged, and the next look may do better."""
+    while True:
+        await asyncio.sleep(min(EXPIRY_INTERVAL, ttl / 4) * random.uniform(0.9, 1.1))  # noqa: S311  # no secret
+        try:
+            if expired := await registry.expire_uploads(ttl):
+                meter.uploads_expired(expired)
+                _log.info("dropped %d uploads without progress for %d s", expired, ttl)
+        except (StorageError, OciError, OSError) as exc:
+            _log.warning("cannot look for abandoned uploads: %s", exc)
