@@ -1,0 +1,264 @@
+"""The files of an OCI image layout: ``oci-layout``, ``index.json``, ``blobs/<alg>/<hex>``, and ours, ``ingests/``.
+
+Law: a blob appears under its digest only whole, verified and on disk; ``index.json`` changes only under the lock on the
+root directory and is replaced in one step. Both survive a power cut. This module blocks; call it in a thread.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from moorage.puller.errors import LayoutInvalid
+from moorage.registry.oci import BlobUnknown, Descriptor, Digest, ManifestInvalid, parse_json
+from moorage.registry.oci.media_types import OCI_INDEX
+
+__all__ = ["REF_NAME", "Entry", "Ingest", "LayoutFiles", "write_all"]
+
+REF_NAME = "org.opencontainers.image.ref.name"
+_MARKER = {"imageLayoutVersion": "1.0.0"}
+_EMPTY_INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line of ``index.json``: what it points at, and the name it has, if any."""
+
+    descriptor: Descriptor
+    ref_name: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """The JSON object of this entry."""
+        annotations = {key: value for key, value in (self.descriptor.annotations or {}).items() if key != REF_NAME}
+        if self.ref_name is not None:
+            annotations[REF_NAME] = self.ref_name
+        return {**self.descriptor.to_json(), **({"annotations": annotations} if annotations else {})}
+
+
+class LayoutFiles:
+    """A layout directory; created when ``create`` is given, otherwise it must be there.
+
+    Raises:
+        LayoutInvalid: it is not a layout of a version we know.
+    """
+
+    def __init__(self, root: str, *, create: bool = False) -> None:
+        self.root = root
+        self._marker, self._index = os.path.join(root, "oci-layout"), os.path.join(root, "index.json")
+        self._ingests = os.path.join(root, "ingests")
+        if create and not os.path.exists(self._marker):
+            self._create()
+        marker = self._read_json(self._marker)
+        if not isinstance(marker, dict) or marker.get("imageLayoutVersion") != _MARKER["imageLayoutVersion"]:
+            raise LayoutInvalid(f"{root}: unknown version of the image layout")
+
+    def __repr__(self) -> str:
+        return f"<LayoutFiles {self.root!r}>"
+
+    def blob_path(self, digest: Digest) -> str:
+        """Where the blob is, or would be."""
+        return os.path.join(self.root, "blobs", digest.algorithm, digest.hex)
+
+    def stat_blob(self, digest: Digest) -> int:
+        """The blob's size in bytes.
+
+        Raises:
+            BlobUnknown: the layout does not hold it.
+        """
+        try:
+            return os.stat(self.blob_path(digest)).st_size
+        except FileNotFoundError:
+            raise BlobUnknown(detail={"digest": str(digest)}) from None
+
+    def has_blob(self, digest: Digest) -> bool:
+        """Whether the layout holds the blob."""
+        return os.path.exists(self.blob_path(digest))
+
+    def open_blob(self, digest: Digest) -> BinaryIO:
+        """The blob's bytes, unbuffered.
+
+        Raises:
+            BlobUnknown: the layout does not hold it.
+        """
+        try:
+            return open(self.blob_path(digest), "rb", buffering=0)
+        except FileNotFoundError:
+            raise BlobUnknown(detail={"digest": str(digest)}) from None
+
+    def write_blob(self, content: bytes) -> Digest:
+        """Stores ``content`` as a blob."""
+        digest = Digest.of(content)
+        self.place_blob(content, digest)
+        return digest
+
+    def place_blob(self, content: bytes, digest: Digest) -> None:
+        """Stores ``content``, whose digest has been checked to be ``digest``."""
+        if not self.has_blob(digest):
+            with self.ingest() as ingest:
+                ingest.write(content)
+                ingest.commit(digest)
+
+    def delete_blob(self, digest: Digest) -> None:
+        """Removes the blob's file.
+
+        Raises:
+            BlobUnknown: the layout does not hold it.
+        """
+        try:
+            os.unlink(self.blob_path(digest))
+        except FileNotFoundError:
+            raise BlobUnknown(detail={"digest": str(digest)}) from None
+        _sync_directory(os.path.dirname(self.blob_path(digest)))
+
+    def ingest_path(self, name: str) -> str:
+        """A path for unfinished content called ``name``."""
+        os.makedirs(self._ingests, exist_ok=True)
+        return os.path.join(self._ingests, name)
+
+    @contextmanager
+    def ingest(self) -> Iterator[Ingest]:
+        """A blob being written; what was not committed when the block ends is dropped."""
+        ingest = Ingest(self, self.ingest_path(f"blob-{secrets.token_hex(8)}"))
+        try:
+            yield ingest
+        finally:
+            ingest.discard()
+
+    def publish(self, path: str, digest: Digest) -> None:
+        """Makes the verified and synced file at ``path`` the blob ``digest``."""
+        final = self.blob_path(digest)
+        _make_directories(os.path.dirname(final), self.root)
+        os.replace(path, final)
+        _sync_directory(os.path.dirname(final))
+
+    def read_index(self) -> list[Entry]:
+        """The entries of ``index.json``, in order.
+
+        Raises:
+            LayoutInvalid: it cannot be read.
+        """
+        document = self._read_json(self._index)
+        try:
+            return [_parse_entry(raw, number) for number, raw in enumerate(document["manifests"] or ())]
+        except (TypeError, KeyError, ManifestInvalid) as exc:
+            raise LayoutInvalid(f"{self._index}: {exc}") from exc
+
+    @contextmanager
+    def edit_index(self) -> Iterator[list[Entry]]:
+        """The entries, to be changed in place; saved when the block ends without an error, nobody else in between."""
+        with self._locked():
+            before = self.read_index()
+            entries = list(before)
+            yield entries
+            if entries != before:
+                document = {**self._read_json(self._index), "manifests": [entry.to_json() for entry in entries]}
+                _write_file(self._index, _to_bytes(document))
+
+    def _create(self) -> None:
+        _make_directories(os.path.join(self.root, "blobs", "sha256"), None)
+        with self._locked():
+            if not os.path.exists(self._index):
+                _write_file(self._index, _to_bytes(_EMPTY_INDEX))
+            if not os.path.exists(self._marker):
+                _write_file(self._marker, _to_bytes(_MARKER))
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        descriptor = os.open(self.root, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    def _read_json(self, path: str) -> Any:
+        try:
+            with open(path, "rb") as file:
+                return parse_json(file.read())
+        except (OSError, ManifestInvalid) as exc:
+            raise LayoutInvalid(f"{self.root}: not an image layout ({path}: {exc})") from exc
+
+
+class Ingest:
+    """A blob on its way into a layout. Safe to discard while another thread still writes."""
+
+    def __init__(self, files: LayoutFiles, path: str) -> None:
+        self._files = files
+        self._path = path
+        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 (commit or discard closes it)
+        self._lock = threading.Lock()
+
+    def write(self, data: bytes) -> None:
+        """Adds bytes."""
+        with self._lock:
+            write_all(self._file, data)
+
+    def commit(self, digest: Digest) -> None:
+        """Makes it the blob ``digest``, which its bytes were checked to have; on return it is on disk."""
+        with self._lock:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            self._files.publish(self._path, digest)
+
+    def discard(self) -> None:
+        """Drops what was not committed."""
+        with self._lock:
+            if not self._file.closed:
+                self._file.close()
+                os.unlink(self._path)
+
+
+def _parse_entry(raw: Mapping[str, Any], number: int) -> Entry:
+    descriptor = Descriptor.from_json(raw, field=f"manifests[{number}]")
+    return Entry(descriptor, (descriptor.annotations or {}).get(REF_NAME))
+
+
+def _to_bytes(document: object) -> bytes:
+    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """Writes all of ``data`` to an unbuffered file, which may take it in parts."""
+    view = memoryview(data)
+    while view:
+        view = view[file.write(view) :]
+
+
+def _write_file(path: str, content: bytes) -> None:
+    """Replaces the file in one step, durably."""
+    temporary = f"{path}.{secrets.token_hex(8)}"
+    try:
+        with open(temporary, "xb", buffering=0) as file:
+            write_all(file, content)
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    _sync_directory(os.path.dirname(path))
+
+
+def _make_directories(path: str, stop: str | None) -> None:
+    """Makes the directory and those above it, each durable in its parent."""
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(os.path.abspath(path))
+    if parent != stop:
+        _make_directories(parent, stop)
+    os.makedirs(path, exist_ok=True)
+    _sync_directory(parent)
+
+
+def _sync_directory(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
