@@ -15,7 +15,6 @@ from typing import Final
 
 import msgspec
 from moorage.registry.oci import (
-    BlobReferenced,
     Digest,
     InternalError,
     OciError,
@@ -193,7 +192,7 @@ def error_answer(error: OciError) -> tuple[int, list[Header], bytes]:
     """Status, headers and body that say ``error``: the only place where errors become HTTP."""
     headers = [JSON]
     match error:
-        case Unsupported() | BlobReferenced():
+        case Unsupported():
             headers.append((b"allow", ", ".join(_allowed_methods(error)).encode("ascii")))
         case TooManyRequests() | Unavailable():
             headers.append((b"retry-after", RETRY_AFTER))
