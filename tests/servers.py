@@ -44,7 +44,7 @@ async def serving(app: Any, *, connection: type[Connection] = Connection) -> Asy
                     await server.listening.wait()
                 yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             finally:
-                server.should_exit = True
+                server.stop()
 
 
 class MoorageProcess:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 import ssl
 from typing import Any
@@ -17,6 +18,10 @@ from moorage.registry.web.protocol import Connection, ConnectionMeter, State
 __all__ = ["Server"]
 
 BACKLOG = 2048
+_TICK = 0.1  # seconds between two sweeps
+_LAST_WORDS = 3.0  # seconds in which a cancelled request may put its things in order
+_log = logging.getLogger(__name__)
+
 HANDSHAKE_SECONDS = 10.0
 """Seconds for a TLS handshake: the deadline of a head, for the part of a connection that we never see."""
 
@@ -49,13 +54,14 @@ class Server(uvicorn.Server):
             access_log=False,
             proxy_headers=False,
             server_header=False,
-            timeout_graceful_shutdown=drain_timeout,  # type: ignore[arg-type]  # any number of seconds will do
         )
         super().__init__(config)
         self.server_state: State = State(meter)
         self.listening = asyncio.Event()
         """Set when connections are accepted."""
+        self._stopping = asyncio.Event()
         self._tls = tls
+        self._drain_timeout = drain_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to accept."""
@@ -74,18 +80,34 @@ class Server(uvicorn.Server):
         self.started = True
         self.listening.set()
 
+    def stop(self) -> None:
+        """Makes ``serve`` stop accepting, let the running requests end within the drain timeout, and return."""
+        self.should_exit = True
+        self._stopping.set()
+
+    async def main_loop(self) -> None:
+        """Ticks until it is time to stop."""
+        counter = 0
+        while not await self.on_tick(counter):
+            counter += 1
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TICK):
+                    await self._stopping.wait()
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the listeners, then every connection as soon as it is answered; deadlines hold on."""
-        sweeping = asyncio.create_task(self._sweep_on())
-        try:
-            await super().shutdown(sockets)
-        finally:
-            sweeping.cancel()
-
-    async def _sweep_on(self) -> None:
-        while True:
-            await asyncio.sleep(0.1)
-            self.server_state.sweep(asyncio.get_running_loop().time())
+        for server in self.servers:
+            server.close()
+        for sock in sockets or []:
+            sock.close()
+        state, loop = self.server_state, asyncio.get_running_loop()
+        for connection in list(state.connections):
+            connection.shutdown()
+        end = loop.time() + self._drain_timeout
+        while (state.connections or state.tasks) and loop.time() < end:
+            await asyncio.sleep(_TICK / 10)
+            state.sweep(loop.time())
+        await _cancel(state.tasks)
 
     async def on_tick(self, counter: int) -> bool:
         """Every 100 ms: refreshes the Date header and expires connections. Says whether to stop."""
@@ -99,3 +121,12 @@ class Server(uvicorn.Server):
     def capture_signals(self) -> contextlib.AbstractContextManager[None]:  # type: ignore[override]
         """Leaves the signals alone."""
         return contextlib.nullcontext()
+
+
+async def _cancel(tasks: set[asyncio.Task[None]]) -> None:
+    """Cuts what did not end in time; an upload still records what it has."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        _log.warning("%d requests did not end in time and are cut", len(tasks))
+        await asyncio.wait(tasks, timeout=_LAST_WORDS)

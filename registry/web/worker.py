@@ -93,7 +93,7 @@ class Worker:
             meter.ready = True
             await stopping.wait()
             await asyncio.sleep(settings.drain_delay)
-            server.should_exit = True
+            server.stop()
             await serving
             if expiring is not None:
                 expiring.cancel()
