@@ -8,7 +8,6 @@ well by mistake. A request body is whole only when the protocol says so: a clien
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Final
@@ -126,25 +125,17 @@ class Call:
         """Sends exactly ``length`` bytes of ``chunks``. The answer begins when the first chunk is there.
 
         Raises:
-            ClientLeft: the client left; nothing more is produced for it.
+            OSError: the client left (ASGI: the server says so when something is sent); nothing more is produced for it.
             InternalError: the chunks are more or fewer bytes than announced.
         """
-        missing, departure = length, None
-        try:
-            async for chunk in chunks:
-                missing -= len(chunk)
-                if missing < 0:
-                    raise InternalError("content is longer than announced")
-                if not self.started:
-                    await self._start(status, headers, length)
-                    # Only a long stream is worth a task that notices the client leaving.
-                    departure = asyncio.ensure_future(self._departure()) if missing else None
-                if departure is not None and departure.done():
-                    raise ClientLeft
-                await self._send({"type": "http.response.body", "body": chunk, "more_body": missing > 0})
-        finally:
-            if departure is not None:
-                departure.cancel()
+        missing = length
+        async for chunk in chunks:
+            missing -= len(chunk)
+            if missing < 0:
+                raise InternalError("content is longer than announced")
+            if not self.started:
+                await self._start(status, headers, length)
+            await self._send({"type": "http.response.body", "body": chunk, "more_body": missing > 0})
         if missing:
             raise InternalError("content is shorter than announced")
         if not self.started:
@@ -165,10 +156,6 @@ class Call:
             complete = [*COMMON, *headers, (b"content-length", b"%d" % length)]
         self.started = True
         await self._send({"type": "http.response.start", "status": status, "headers": complete})
-
-    async def _departure(self) -> None:
-        while (await self._receive())["type"] != "http.disconnect":
-            pass
 
 
 def header_value(text: str) -> bytes:

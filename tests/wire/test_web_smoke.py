@@ -600,15 +600,20 @@ async def test_nothing_is_produced_for_a_client_that_left(
 class Injecting(NoDelete):
     """A registry, for example a remote one, whose upload ids are not to be trusted."""
 
+    upload = ""
+
     async def start_upload(self, repository: RepositoryName, *, algorithm: str | None = None) -> UploadStatus:
-        return UploadStatus("id\r\nX-Injected: yes", 0)
+        return UploadStatus(self.upload, 0)
 
 
+@pytest.mark.parametrize("upload", ["id\r\nX-Injected: yes", "two words", "ünicode", "tab\t", "nul\0", ""])
 async def test_a21_no_header_is_built_from_unchecked_text(
-    registry: LocalRegistry, caplog: pytest.LogCaptureFixture
+    registry: LocalRegistry, caplog: pytest.LogCaptureFixture, upload: str
 ) -> None:
-    """A line break in a value is an error of ours, not a header of theirs (rule A21)."""
+    """What is not visible ASCII never gets into a header: an error of ours, not a header of theirs (rule A21)."""
     caplog.set_level(logging.CRITICAL)
-    async with client_of(Injecting(registry)) as client:
+    injecting = Injecting(registry)
+    injecting.upload = upload
+    async with client_of(injecting) as client:
         answer = await client.post(UPLOADS_URL)
     assert (answer.status_code, "x-injected" in answer.headers) == (500, False)
