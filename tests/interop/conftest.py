@@ -1,4 +1,4 @@
-"""A real ``moorage serve`` with two workers, sample images, and the foreign programs of this machine."""
+"""A real ``moorage serve``, with one worker and with four, sample images, and the foreign programs of this machine."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-@pytest.fixture(scope="session")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+@pytest.fixture(scope="session", params=[pytest.param(1, id="1 worker"), pytest.param(4, id="4 workers")])
+def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
     """Moorage, as people run it, and what it holds."""
     root = tmp_path_factory.mktemp("moorage") / "root"
-    with MoorageProcess(root, workers=2) as server:
+    with MoorageProcess(root, workers=request.param) as server:
         stored = Stored(server.url, root)
         yield stored
         stored.close()

@@ -17,7 +17,7 @@ LOCAL = ("--insecure-ignore-tlog", "--allow-http-registry")
 @pytest.fixture
 def signed(cosign: Program, skopeo: Program, registry: Stored, layout: Path, request: pytest.FixtureRequest) -> str:
     """An image by digest, in a repository of its own, signed with ``cosign.key``."""
-    repository = f"cosign/{request.node.name.replace('_', '-')}"
+    repository = f"cosign/{request.function.__name__.replace('_', '-')}"
     tagged = f"docker://{registry.ref(repository, 'app')}"
     skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:app", tagged)
     ref = f"{registry.host}/{repository}@{registry.digest(repository, 'app')}"
