@@ -59,7 +59,7 @@ Expect = Expectation | str
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object. ``size``: bytes; ``version``: opaque, new with every write; ``modified``: store's clock, Unix time."""
+    """One object. ``size``: bytes; ``version``: opaque, new with every write; ``modified``: Unix time, store's clock."""
 
     key: str
     size: int
@@ -194,7 +194,7 @@ class ObjectStore(Protocol):
         """Drops the upload and its bytes. Idempotent."""
 
     async def presign(self, key: str, ttl: int, *, headers: Mapping[str, str]) -> str | None:
-        """A URL from which anyone may GET the object for ``ttl`` seconds, with these headers; None: serve it yourself."""
+        """A URL from which anyone may GET the object for ``ttl`` seconds, with these headers; None: serve it."""
 
     def batch(self) -> AbstractAsyncContextManager[None]:
         """Inside the block writes become visible in order as ever, and all of them durable together when it ends.
