@@ -59,7 +59,7 @@ Expect = Expectation | str
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object. ``size``: bytes; ``version``: opaque, new with every write; ``modified``: Unix time, store's clock."""
+    """One object. ``size``: bytes; ``version``: opaque, new with every write; ``modified``: Unix time, by the store."""
 
     key: str
     size: int
