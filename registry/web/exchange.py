@@ -156,6 +156,12 @@ class Exchange:
         self.gone = True
         self._wake()
 
+    def spoil(self) -> None:
+        """The body turned out to be wrong: nobody will see its end."""
+        self._chunks.clear()
+        self.body_complete = False
+        self.lose()
+
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)

@@ -66,10 +66,11 @@ class Refused(Exception):
 
 
 class Target(NamedTuple):  # a tuple because one is made per request, and costs a third of a frozen dataclass
-    """What a good head asks for: raw path, raw query, whether a 100 is awaited; and the bytes of the whole head."""
+    """What a good head asks for: raw path, raw query, a body in chunks, a 100; and the bytes of the whole head."""
 
     path: bytes
     query: bytes
+    chunked: bool
     expects_continue: bool
     size: int
 
@@ -87,7 +88,7 @@ def parse_head(method: str, url: bytes, version: str, headers: list[tuple[bytes,
         raise Refused(431, "head_too_large", "more than 100 header lines")
     host: bytes | None = None
     size = 0
-    expects_continue = False
+    chunked = expects_continue = False
     for name, value in headers:
         size += len(name) + len(value) + 4
         if name == b"host":
@@ -95,6 +96,7 @@ def parse_head(method: str, url: bytes, version: str, headers: list[tuple[bytes,
                 raise Refused(400, "bad_host", "more than one Host header")
             host = value
         elif name == b"transfer-encoding":
+            chunked = True
             _check_encoding(value, version)
         elif name == b"expect":
             expects_continue = value.lower() == b"100-continue"
@@ -104,7 +106,7 @@ def parse_head(method: str, url: bytes, version: str, headers: list[tuple[bytes,
         raise Refused(505, "bad_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
     _check_host(host, version)
     path, query = _parse_target(url, host or b"")
-    return Target(path, query, expects_continue and version == "1.1", line + size + 4)
+    return Target(path, query, chunked, expects_continue and version == "1.1", line + size + 4)
 
 
 def _check_encoding(value: bytes, version: str) -> None:

@@ -109,6 +109,7 @@ class Connection(asyncio.Protocol):
         self._headers: list[tuple[bytes, bytes]] = []
         self._in_head = True
         self._deaf = False  # what still arrives is dropped
+        self._suspect: Exchange | None = None  # the first one in chunks of those that the last bytes belong to
         self._refusal: Refused | None = None  # said once the requests before it are answered
         self._read_paused = False
         self._drained: asyncio.Future[None] | None = None
@@ -184,8 +185,10 @@ class Connection(asyncio.Protocol):
                 self._refuse(Refused(400, "bad_http", f"not HTTP as we speak it: {_printable(error)}"))
         else:
             limit = MAX_HEAD + MAX_REQUEST_LINE if self._in_head else MAX_UNEXPLAINED
-            if self._on_wire - self._explained > limit and not self._deaf:
-                self._refuse(_too_much(in_head=self._in_head))
+            if self._on_wire - self._explained > limit:
+                self._refuse(_too_much(in_head=self._in_head), culprit=self._suspect)
+            newest = self._newest
+            self._suspect = newest if newest is not None and not newest.body_complete else None
 
     def pause_writing(self) -> None:
         """The client takes less than we send."""
@@ -247,14 +250,11 @@ class Connection(asyncio.Protocol):
             "raw_path": target.path,
             "query_string": target.query,
         }
-        self._begin(
-            Exchange(
-                self,
-                scope,
-                keep_alive=version == "1.1" and not upgrade and parser.should_keep_alive(),
-                expects_continue=target.expects_continue,
-            )
-        )
+        keep_alive = version == "1.1" and not upgrade and parser.should_keep_alive()
+        exchange = Exchange(self, scope, keep_alive=keep_alive, expects_continue=target.expects_continue)
+        if target.chunked and self._suspect is None:
+            self._suspect = exchange
+        self._begin(exchange)
 
     def _begin(self, exchange: Exchange) -> None:
         self._newest = exchange
@@ -345,14 +345,21 @@ class Connection(asyncio.Protocol):
 
     # -- refusing and closing ------------------------------------------------------------------------------------------
 
-    def _refuse(self, refused: Refused) -> None:
-        """Answers with the refusal and closes, once everything that came before is answered."""
+    def _refuse(self, refused: Refused, *, culprit: Exchange | None = None) -> None:
+        """Answers with the refusal and closes, once everything that came before is answered.
+
+        Args:
+            culprit: the request whose body is what is wrong; without it the newest one, if its body is open.
+        """
         self._deaf = True
         current, newest = self._current, self._newest
-        if newest is not None and not newest.finished and not newest.body_complete:
-            newest.lose()  # its body is what is wrong: nobody will see its end
-            if newest in self._queue:
-                self._queue.remove(newest)
+        if culprit is None and newest is not None and not newest.body_complete:
+            culprit = newest
+        if culprit is not None and not culprit.finished:
+            culprit.spoil()
+            before = self._queue.index(culprit) if culprit in self._queue else 0
+            while len(self._queue) > before:
+                self._queue.pop()
         if current is not None and not current.finished and not current.gone:
             self._refusal = refused
             return
