@@ -16,6 +16,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from email.utils import parsedate_to_datetime
+from functools import cache
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from importlib.metadata import version
 from itertools import count
@@ -134,7 +135,7 @@ class Transport:
     def __init__(self, *, retry: RetryPolicy | None = None, tls: ssl.SSLContext | None = None) -> None:
         self._retry = retry or RetryPolicy()
         self._client = httpx.AsyncClient(
-            verify=tls or ssl.create_default_context(),
+            verify=tls or _system_trust(),
             trust_env=False,
             follow_redirects=False,
             timeout=_TIMEOUT,
@@ -204,6 +205,12 @@ class Transport:
                 f"{redact(request.url)}: answered with Content-Encoding {encoding!r}, which was not asked for"
             )
         return response
+
+
+@cache
+def _system_trust() -> ssl.SSLContext:
+    """The system's certificate authorities; loading them costs some 20 ms, once."""
+    return ssl.create_default_context()
 
 
 def _redirected(request: Request, location: str | None) -> Request:

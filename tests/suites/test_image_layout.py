@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moorage.puller.errors import LayoutInvalid
@@ -34,10 +35,18 @@ def files(tmp_path: Path) -> LayoutFiles:
     return LayoutFiles(str(tmp_path / "store"), create=True)
 
 
+def _write(files: LayoutFiles, path: str, content: bytes) -> None:
+    Path(files.root, path).write_bytes(content)
+
+
+def _read_index(files: LayoutFiles) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(Path(files.root, "index.json").read_bytes())
+    return document
+
+
 def _names(files: LayoutFiles) -> list[str | None]:
     """The names in ``index.json``, as another program sees them."""
-    document = json.loads(Path(files.root, "index.json").read_bytes())
-    return [entry.get("annotations", {}).get(REF_NAME) for entry in document["manifests"]]
+    return [entry.get("annotations", {}).get(REF_NAME) for entry in _read_index(files)["manifests"]]
 
 
 class TestImageLayout(RegistrySuite):
@@ -148,17 +157,17 @@ async def test_a_damaged_blob_is_not_read_as_good(files: LayoutFiles) -> None:
     layout = ImageLayout.of_registry(files, "localhost:5000")
     await push(layout, _HERE, image(), "latest")
     victim = image().blobs[1]
-    Path(files.blob_path(victim.digest)).write_bytes(bytes(victim.descriptor.size))
+    _write(files, files.blob_path(victim.digest), bytes(victim.descriptor.size))
     with pytest.raises(Exception, match="does not have its digest"):
         await read_bytes(layout, _HERE, victim.digest)
 
 
 async def test_unknown_members_of_the_index_are_kept(files: LayoutFiles) -> None:
     """Other tools' annotations survive our edits."""
-    path = Path(files.root, "index.json")
-    path.write_text(json.dumps({**json.loads(path.read_text()), "annotations": {"org.example.note": "kept"}}))
+    document = {**_read_index(files), "annotations": {"org.example.note": "kept"}}
+    _write(files, "index.json", json.dumps(document).encode())
     await push(ImageLayout.of_registry(files, "localhost:5000"), _HERE, image(), "latest")
-    assert json.loads(path.read_text())["annotations"] == {"org.example.note": "kept"}
+    assert _read_index(files)["annotations"] == {"org.example.note": "kept"}
 
 
 async def test_nothing_unfinished_stays_behind(files: LayoutFiles) -> None:
@@ -182,7 +191,7 @@ async def test_nothing_unfinished_stays_behind(files: LayoutFiles) -> None:
 )
 async def test_what_is_no_layout_is_refused(files: LayoutFiles, name: str, content: bytes) -> None:
     """With one error class, whatever is wrong."""
-    Path(files.root, name).write_bytes(content)
+    _write(files, name, content)
     with pytest.raises(LayoutInvalid):
         await ImageLayout.of_registry(LayoutFiles(files.root), "localhost:5000").resolve_manifest(_HERE, Tag("x"))
 
