@@ -32,6 +32,6 @@ def check_writable_key(key: str) -> str:
     Raises:
         KeyInvalid: it may not.
     """
-    if key.startswith(UPLOADS):
+    if f"{key}/".startswith(UPLOADS):
         raise KeyInvalid(f"only an upload writes {key}")
     return check_key(key)

@@ -44,7 +44,7 @@ from moorage.storage_backends.reading import Opening, Reader
 from moorage.storage_backends.root import prepare_root
 from moorage.storage_backends.staging import Staging
 from moorage.storage_backends.tree import Tree
-from moorage.storage_backends.upload_record import UploadRecord
+from moorage.storage_backends.upload_record import UploadRecord, is_upload
 from moorage.storage_backends.walk import PRIVATE, Walk, facts
 
 __all__ = ["FilesystemStore"]
@@ -173,8 +173,9 @@ class FilesystemStore:
 
     async def abort_upload(self, upload: str) -> None:
         """See ``ObjectStore.abort_upload``. After a power cut it may be back, until it expires."""
-        with storage_errors:
-            await uninterrupted(self._run(self._staging.abort, upload))
+        if is_upload(upload):
+            with storage_errors:
+                await uninterrupted(self._run(self._staging.abort, upload))
 
     async def presign(self, key: str, ttl: int, *, headers: Mapping[str, str]) -> str | None:
         """None: a directory has no address."""

@@ -17,7 +17,7 @@ from typing import Final, TypeVar
 
 from moorage.storage_backends.durability import Disk
 from moorage.storage_backends.errors import KeyNotFound, StorageUnavailable
-from moorage.storage_backends.walk import PRIVATE, version_of
+from moorage.storage_backends.walk import PRIVATE, holds_a_file, version_of
 
 __all__ = ["Tree", "stamp"]
 
@@ -147,10 +147,11 @@ class Tree:
         for _ in range(_ATTEMPTS):
             try:
                 done = action(path)
-            except FileExistsError:
-                if os.path.isdir(path):
-                    raise IsADirectoryError(errno.EISDIR, "a directory") from None
-                raise
+            except (FileExistsError, IsADirectoryError):
+                if not os.path.isdir(path):
+                    raise
+                _clear(path)
+                continue
             except FileNotFoundError:
                 if source is not None and not os.path.lexists(source):
                     raise
@@ -174,6 +175,18 @@ def _make_directory(directory: str, touched: set[str]) -> None:
         else:
             touched.add(parent)
             return
+
+
+def _clear(directory: str) -> None:
+    """Removes a directory in which nothing lies: its objects were deleted, now its name is wanted for one.
+
+    Raises:
+        IsADirectoryError: something lies in it.
+    """
+    if holds_a_file(directory):
+        raise IsADirectoryError(errno.EISDIR, "the key is a directory of another")
+    for path, _, _ in os.walk(directory, topdown=False):
+        os.rmdir(path)
 
 
 def stamp(fd: int) -> str:

@@ -14,7 +14,7 @@ import msgspec
 from moorage.storage_backends.base import UPLOADS
 from moorage.storage_backends.errors import UploadNotFound
 
-__all__ = ["UploadRecord", "record_key"]
+__all__ = ["UploadRecord", "is_upload", "record_key"]
 
 _UPLOAD: Final = re.compile(r"[0-9a-f]{32}")
 
@@ -59,12 +59,17 @@ class _Stored(msgspec.Struct, forbid_unknown_fields=True):
     check: str
 
 
+def is_upload(upload: str) -> bool:
+    """Whether ``upload`` looks like the id of one."""
+    return _UPLOAD.fullmatch(upload) is not None
+
+
 def record_key(upload: str) -> str:
     """The key of an upload's record.
 
     Raises:
         UploadNotFound: no store ever gave out such an id.
     """
-    if _UPLOAD.fullmatch(upload) is None:
+    if not is_upload(upload):
         raise UploadNotFound(f"not the id of an upload: {upload[:100]!r}")
     return UPLOADS + upload

@@ -17,7 +17,7 @@ from moorage.storage_backends.durability import uninterrupted
 from moorage.storage_backends.errors import KeyInvalid
 from moorage.storage_backends.os_errors import storage_errors
 
-__all__ = ["PRIVATE", "Run", "Walk", "facts", "version_of"]
+__all__ = ["PRIVATE", "Run", "Walk", "facts", "holds_a_file", "version_of"]
 
 PRIVATE: Final = ".moorage/"
 """What a store keeps for itself under its root."""
@@ -82,7 +82,7 @@ class Walk:
         if not key.endswith("/"):
             return self._file(key) if key > self._after else None
         if self._delimited:
-            return CommonPrefix(key) if key > self._after and _holds_a_file(self._base + key) else None
+            return CommonPrefix(key) if key > self._after and holds_a_file(self._base + key) else None
         if key > self._after or self._after.startswith(key):
             await self._enter(key, "")
         return None
@@ -135,14 +135,14 @@ def _is_ours(key: str) -> bool:
     return not f"{key}/".startswith(PRIVATE)
 
 
-def _holds_a_file(directory: str) -> bool:
+def holds_a_file(directory: str) -> bool:
     """Whether any file lies below, looking into the first directory first: where files are, one is near."""
     try:
         with os.scandir(directory) as entries:
             for entry in entries:
                 if entry.is_file(follow_symlinks=False):
                     return True
-                if entry.is_dir(follow_symlinks=False) and _holds_a_file(entry.path):
+                if entry.is_dir(follow_symlinks=False) and holds_a_file(entry.path):
                     return True
     except FileNotFoundError:
         pass
