@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from email.message import Message
 from email.parser import BytesParser
@@ -29,6 +29,7 @@ from moorage.registry.store import LocalRegistry
 from moorage.registry.web import uploads
 from moorage.registry.web.app import create_app
 from moorage.registry.wrap.read_only import NoDelete, ReadOnly
+from moorage.storage_backends.base import UPLOADS
 from moorage.storage_backends.errors import StorageError, StorageFull, StorageUnavailable
 from moorage.storage_backends.memory import MemoryStore
 
@@ -44,8 +45,13 @@ INDEX = Manifest.of(b'{"schemaVersion":2,"manifests":[]}', OCI_INDEX)
 
 
 @pytest.fixture
-async def registry() -> LocalRegistry:
-    return await LocalRegistry.open(MemoryStore())
+def store() -> MemoryStore:
+    return MemoryStore()
+
+
+@pytest.fixture
+async def registry(store: MemoryStore) -> LocalRegistry:
+    return await LocalRegistry.open(store)
 
 
 @asynccontextmanager
@@ -322,6 +328,32 @@ async def test_a14_a_body_cut_short_is_kept_and_never_complete(client: httpx.Asy
     assert (await client.head(BLOB_URL)).status_code == 404
     answer = await client.put(f"{location}?digest={DIGEST}", content=HULL[1000:])
     assert answer.status_code == 201
+
+
+async def test_a14_a_whole_blob_cut_short_leaves_nothing(client: httpx.AsyncClient, store: MemoryStore) -> None:
+    """Nobody was told of a session behind POST ?digest=, so the cut body leaves none, and no blob."""
+    head = f"POST {UPLOADS_URL}?digest={DIGEST} HTTP/1.1\r\nHost: x\r\nContent-Length: {len(HULL)}\r\n\r\n".encode()
+    reader, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+    writer.write(head + HULL[:1000])
+    await eventually(lambda: sessions(store), is_there=True)
+    writer.close()
+    await writer.wait_closed()
+    await eventually(lambda: sessions(store), is_there=False)
+    assert (await client.head(BLOB_URL)).status_code == 404
+    assert reader.at_eof()
+
+
+async def sessions(store: MemoryStore) -> list[str]:
+    return [str(entry) async for entry in store.list(UPLOADS)]
+
+
+async def eventually(look: Callable[[], Awaitable[list[str]]], *, is_there: bool) -> None:
+    """Waits until there is something to see, or nothing any more."""
+    for _ in range(500):
+        if bool(await look()) == is_there:
+            return
+        await asyncio.sleep(0.01)
+    pytest.fail(f"after five seconds still {await look()}")
 
 
 @pytest.mark.parametrize(
