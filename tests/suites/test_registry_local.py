@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 from moorage.registry.oci import Registry
 from moorage.registry.store import LocalRegistry
+from moorage.storage_backends.filesystem import FilesystemStore
 from moorage.storage_backends.memory import MemoryStore
 
 from tests.suites.registry_suite import RegistrySuite
@@ -18,5 +20,15 @@ class TestOverMemory(RegistrySuite):
     @pytest.fixture
     async def registry(self) -> AsyncIterator[Registry]:
         store = MemoryStore()
+        yield await LocalRegistry.open(store)
+        await store.close()
+
+
+class TestOverFilesystem(RegistrySuite):
+    """The server's core over a directory."""
+
+    @pytest.fixture
+    async def registry(self, tmp_path: Path) -> AsyncIterator[Registry]:
+        store = await FilesystemStore.open(tmp_path / "root")
         yield await LocalRegistry.open(store)
         await store.close()

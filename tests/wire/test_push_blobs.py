@@ -120,7 +120,7 @@ async def test_an_out_of_order_chunk_is_416(wire: httpx.AsyncClient, method: str
 
 @pytest.mark.parametrize(
     "value",
-    ["", "x", "0", "0-", "-999", "999-0", "bytes 0-x", "0-999/", "0-999, 1000-1999", "1_0-20", "+0-999", 
+    ["", "x", "0", "0-", "-999", "999-0", "bytes 0-x", "0-999/", "0-999, 1000-1999", "1_0-20", "+0-999",
      "\u0660-\u0663",      "0x0-0x3", "0-99999999999999999999", "bytes */1000", "0--1", "0 - 999"],
 )  # fmt: skip
 async def test_a_malformed_content_range_is_refused(wire: httpx.AsyncClient, value: str) -> None:
