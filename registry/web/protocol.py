@@ -150,6 +150,7 @@ class Connection(asyncio.Protocol):
         if (count := state.by_address.pop(self._address, 1) - 1) > 0:
             state.by_address[self._address] = count
         self._deaf, self.deadline = True, _NEVER
+        self.write_paused = False
         self._queue.clear()
         for exchange in (self._current, self._newest):
             if exchange is not None:
