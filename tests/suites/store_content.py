@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 from moorage.storage_backends.base import CommonPrefix, ObjectStore, read_all
@@ -86,3 +87,8 @@ def folded(keys: tuple[str, ...] | list[str], prefix: str, after: str) -> list[s
             head, slash, _ = key[len(prefix) :].partition("/")
             entries.add(prefix + head + slash)
     return sorted(e for e in entries if e > after)
+
+
+def private_files(root: Path) -> list[str]:
+    """Temporary files and bytes of uploads that lie about."""
+    return [p.name for folder in ("tmp", "staging") for p in (root / ".moorage" / folder).iterdir()]
