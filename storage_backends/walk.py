@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, Protocol
 
 from moorage.storage_backends.base import CommonPrefix, ObjectInfo, check_key
-from moorage.storage_backends.durability import uninterrupted
 from moorage.storage_backends.errors import KeyInvalid
 from moorage.storage_backends.os_errors import storage_errors
 
@@ -49,42 +48,55 @@ def version_of(status: os.stat_result) -> str:
 class Walk:
     """A listing under way: an asynchronous iterator that holds nothing open, so it may be dropped at any point."""
 
-    __slots__ = ("_after", "_base", "_delimited", "_levels", "_prefix", "_run", "_since_pause", "_started")
+    __slots__ = ("_after", "_base", "_begun", "_crowd", "_delimited", "_levels", "_prefix", "_run", "_shown")
 
     def __init__(self, base: str, prefix: str, after: str, *, delimited: bool, run: Run) -> None:
         self._base, self._prefix, self._after = base, prefix, after
         self._delimited, self._run = delimited, run
+        # The directories that we are in, each as its prefix and the names still to come.
         self._levels: list[tuple[str, Iterator[str]]] = []
-        self._started = False
-        self._since_pause = 0
+        # A directory too big to be read here, as its prefix and what its names have to begin with.
+        self._crowd: tuple[str, str] | None = None
+        self._begun = False
+        self._shown = 0
 
     def __aiter__(self) -> Walk:
         return self
 
     async def __anext__(self) -> ObjectInfo | CommonPrefix:
         with storage_errors:
-            if not self._started:
-                self._started = True
-                directory, slash, start = self._prefix.rpartition("/")
-                await self._enter(directory + slash, start)
-            while self._levels:
-                parent, names = self._levels[-1]
-                name = next(names, None)
-                if name is None:
-                    self._levels.pop()
-                elif (found := await self._visit(parent + name)) is not None:
-                    await self._breathe()
-                    return found
-            raise StopAsyncIteration
+            while (found := self._advance()) is None:
+                if self._crowd is None:
+                    raise StopAsyncIteration
+                await self._enter_crowd(*self._crowd)
+            self._shown += 1
+            if self._shown % _STRETCH == 0:
+                await asyncio.sleep(0)
+            return found
 
-    async def _visit(self, key: str) -> ObjectInfo | CommonPrefix | None:
+    def _advance(self) -> ObjectInfo | CommonPrefix | None:
+        """The next entry; None at the end, and before a directory that is too big to be read here."""
+        if not self._begun:
+            self._begun = True
+            directory, slash, start = self._prefix.rpartition("/")
+            self._enter(directory + slash, start)
+        while self._levels and self._crowd is None:
+            parent, names = self._levels[-1]
+            name = next(names, None)
+            if name is None:
+                self._levels.pop()
+            elif (found := self._visit(parent + name)) is not None:
+                return found
+        return None
+
+    def _visit(self, key: str) -> ObjectInfo | CommonPrefix | None:
         """What stands in the listing for ``key``; a directory that is not folded is entered instead."""
         if not key.endswith("/"):
             return self._file(key) if key > self._after else None
         if self._delimited:
             return CommonPrefix(key) if key > self._after and holds_a_file(self._base + key) else None
         if key > self._after or self._after.startswith(key):
-            await self._enter(key, "")
+            self._enter(key, "")
         return None
 
     def _file(self, key: str) -> ObjectInfo | None:
@@ -93,24 +105,27 @@ class Walk:
         except FileNotFoundError:
             return None  # deleted since its directory was read
 
-    async def _enter(self, prefix: str, start: str) -> None:
-        try:
-            entries = os.scandir(self._base + prefix)
-        except (FileNotFoundError, NotADirectoryError):
-            return
-        with entries:
-            first = list(itertools.islice(entries, _SMALL))
-            names = _names(first, prefix, start)
-            if len(first) == _SMALL:
-                names += await uninterrupted(self._run(_names, entries, prefix, start))
-        names.sort()
+    def _enter(self, prefix: str, start: str) -> None:
+        names = _read_names(self._base, prefix, start, _SMALL)
+        if names is None:
+            self._crowd = (prefix, start)
+        elif names:
+            self._levels.append((prefix, iter(names)))
+
+    async def _enter_crowd(self, prefix: str, start: str) -> None:
+        names = await self._run(_read_names, self._base, prefix, start, None)
+        self._crowd = None
         self._levels.append((prefix, iter(names)))
 
-    async def _breathe(self) -> None:
-        self._since_pause += 1
-        if self._since_pause == _STRETCH:
-            self._since_pause = 0
-            await asyncio.sleep(0)
+
+def _read_names(base: str, prefix: str, start: str, limit: int | None) -> list[str] | None:
+    """The names in a directory that begin with ``start``, sorted as keys are; None if it has more than ``limit``."""
+    try:
+        with os.scandir(base + prefix) as entries:
+            found = list(itertools.islice(entries, limit))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    return _names(found, prefix, start) if len(found) != limit else None
 
 
 def _names(entries: Iterable[os.DirEntry[str]], prefix: str, start: str) -> list[str]:
@@ -118,21 +133,22 @@ def _names(entries: Iterable[os.DirEntry[str]], prefix: str, start: str) -> list
     names = []
     for entry in entries:
         name = entry.name
-        if not name.startswith(start) or not _is_ours(prefix + name):
+        if not name.startswith(start) or not _is_ours(prefix, name):
             continue
         if entry.is_dir(follow_symlinks=False):
             names.append(f"{name}/")
         elif entry.is_file(follow_symlinks=False):
             names.append(name)
-    return sorted(names)
+    names.sort()
+    return names
 
 
-def _is_ours(key: str) -> bool:
+def _is_ours(prefix: str, name: str) -> bool:
     try:
-        check_key(key)
+        check_key(name)
     except KeyInvalid:
         return False
-    return not f"{key}/".startswith(PRIVATE)
+    return bool(prefix) or name != PRIVATE[:-1]
 
 
 def holds_a_file(directory: str) -> bool:
