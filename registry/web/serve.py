@@ -8,6 +8,7 @@ waits instead of failing.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import socket
@@ -99,7 +100,8 @@ def _listen(address: Address) -> list[socket.socket]:
     except OSError as exc:
         for sock in sockets:
             sock.close()
-        raise CannotServe(f"cannot listen on {address}: {exc.strerror}") from None
+        hint = " (is another server running? --listen HOST:PORT takes another)" if exc.errno == errno.EADDRINUSE else ""
+        raise CannotServe(f"cannot listen on {address}: {exc.strerror}{hint}") from None
     return sockets
 
 

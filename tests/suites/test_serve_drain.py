@@ -1,0 +1,310 @@
+"""``moorage serve`` as a process: it starts, says where, heals, and stops without hurting anybody.
+
+Law of stopping (DESIGN 10, promise F6): not ready at once, connections for a while, then none; what runs may end;
+status 0; no process stays.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.servers import MoorageProcess
+
+BLOB = os.urandom(1024) * 65536  # 64 MiB: far beyond what sockets buffer
+DIGEST = f"sha256:{hashlib.sha256(BLOB).hexdigest()}"
+DELAY = 1.5
+
+workers = pytest.mark.parametrize("workers", [pytest.param(1, id="1 worker"), pytest.param(4, id="4 workers")])
+
+
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def _children(pid: int) -> list[int]:
+    found = subprocess.run(["ps", "-o", "pid=", "--ppid", str(pid)], capture_output=True, text=True, check=False)
+    return [int(each) for each in found.stdout.split()]
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _is_refused(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), 1).close()
+    except ConnectionRefusedError:
+        return True
+    return False
+
+
+def _push(url: str) -> None:
+    answer = httpx.post(f"{url}/v2/big/blobs/uploads/?digest={DIGEST}", content=BLOB, timeout=30)
+    assert answer.status_code == 201
+
+
+@contextmanager
+def _slow_download(url: str) -> Iterator[list[str]]:
+    """Reads the blob slowly in a thread, long past the drain delay; the list gets its digest when it is whole."""
+    digests: list[str] = []
+
+    def read() -> None:
+        seen, began = hashlib.sha256(), time.monotonic()
+        with httpx.stream("GET", f"{url}/v2/big/blobs/{DIGEST}", timeout=30) as answer:
+            for i, chunk in enumerate(answer.iter_raw(1024 * 1024)):
+                seen.update(chunk)
+                if i < 12 and time.monotonic() - began < 10:
+                    time.sleep(0.25)
+        digests.append(f"sha256:{seen.hexdigest()}")
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    try:
+        yield digests
+    finally:
+        thread.join(30)
+
+
+@contextmanager
+def _slow_upload(url: str) -> Iterator[list[int]]:
+    """Sends a blob slowly in a thread, long past the drain delay; the list gets the status."""
+    parts = [os.urandom(65536) for _ in range(12)]
+    digest = hashlib.sha256(b"".join(parts)).hexdigest()
+    statuses: list[int] = []
+
+    def body() -> Iterator[bytes]:
+        for part in parts:
+            yield part
+            time.sleep(0.25)
+
+    def send() -> None:
+        address = f"{url}/v2/slow/blobs/uploads/?digest=sha256:{digest}"
+        statuses.append(httpx.post(address, content=body(), timeout=30).status_code)
+
+    thread = threading.Thread(target=send)
+    thread.start()
+    try:
+        yield statuses
+    finally:
+        thread.join(30)
+
+
+@workers
+def test_sigterm_drains(tmp_path: Path, workers: int) -> None:
+    """Not ready at once, new connections still served, then refused; what runs ends whole; status 0; nobody stays."""
+    with MoorageProcess(tmp_path / "root", "--drain-delay", f"{DELAY}s", workers=workers) as server:
+        _push(server.url)
+        everybody = [server.process.pid, *_children(server.process.pid)]
+        assert len(everybody) == 1 + workers
+        with _slow_download(server.url) as digests, _slow_upload(server.url) as statuses:
+            time.sleep(0.4)
+            assert httpx.get(f"{server.url}/readyz").status_code == 200
+            server.process.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            time.sleep(0.2)
+            for _ in range(2 * workers):  # each on a new connection, so probably on every worker
+                assert httpx.get(f"{server.url}/readyz").status_code == 503
+                assert httpx.get(f"{server.url}/healthz").status_code == 200
+                assert httpx.get(f"{server.url}/v2/").status_code == 200
+            assert time.monotonic() - began < DELAY
+            time.sleep(DELAY + 0.3 - (time.monotonic() - began))
+            assert _is_refused(_port(server.url))
+            assert server.process.poll() is None
+            assert digests == statuses == []
+        assert digests == [DIGEST]
+        assert statuses == [201]
+        assert server.wait(timeout=10) == 0
+        assert [pid for pid in everybody if _exists(pid)] == []
+
+
+@workers
+def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path, workers: int) -> None:
+    """A kept connection that asks for nothing is closed when the listeners are."""
+    with MoorageProcess(tmp_path / "root", "--drain-delay", "0", workers=workers) as server, httpx.Client() as client:
+        for _ in range(4):
+            client.get(f"{server.url}/v2/")
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert time.monotonic() - began < 3
+
+
+@workers
+def test_a_second_signal_stops_at_once(tmp_path: Path, workers: int) -> None:
+    """Whoever cannot wait sends it again: no child stays, and the status says that something was cut."""
+    with MoorageProcess(tmp_path / "root", "--drain-delay", "60", workers=workers) as server:
+        everybody = [server.process.pid, *_children(server.process.pid)]
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        assert server.process.poll() is None
+        server.process.send_signal(signal.SIGINT)
+        assert server.wait(timeout=5) == 1
+        assert [pid for pid in everybody if _exists(pid)] == []
+
+
+def test_what_does_not_end_in_time_is_cut(tmp_path: Path) -> None:
+    """After the drain timeout a request that hangs is cut, and the server still ends well."""
+    with (
+        MoorageProcess(tmp_path / "root", "--drain-delay", "0", "--drain-timeout", "1s") as server,
+        socket.create_connection(("127.0.0.1", _port(server.url))) as client,
+    ):
+        client.sendall(b"POST /v2/a/blobs/uploads/?digest=sha256:" + b"0" * 64 + b" HTTP/1.1\r\nHost: a\r\n")
+        client.sendall(b"Content-Length: 100\r\n\r\nabc")
+        time.sleep(0.3)
+        began = time.monotonic()
+        assert server.stop() == 0
+        assert 0.8 < time.monotonic() - began < 6
+
+
+def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
+    """The others go on serving, the parent says what happened, and a new one takes the place."""
+    with MoorageProcess(tmp_path / "root", workers=2) as server:
+        victim = _children(server.process.pid)[0]
+        os.kill(victim, signal.SIGKILL)
+        deadline = time.monotonic() + 10
+        while victim in (now := _children(server.process.pid)) or len(now) < 2:
+            assert httpx.get(f"{server.url}/healthz").status_code == 200
+            assert time.monotonic() < deadline
+        assert f"worker {victim} was killed by signal 9" in server.errors
+        assert server.process.poll() is None
+
+
+def test_a_worker_that_keeps_dying_is_started_ever_later(tmp_path: Path) -> None:
+    """A worker that dies again and again does not become a fork bomb."""
+    with MoorageProcess(tmp_path / "root") as server:
+        killed = set()
+        until = time.monotonic() + 3
+        while time.monotonic() < until:
+            for pid in _children(server.process.pid):
+                killed.add(pid)
+                os.kill(pid, signal.SIGKILL)
+            time.sleep(0.01)
+        assert 3 <= len(killed) <= 8  # pauses of 0.1, 0.2, 0.4, 0.8, 1.6 s
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    """If the parent is killed outright, its workers end too, and the port is free."""
+    with MoorageProcess(tmp_path / "root", workers=2) as server:
+        children, port = _children(server.process.pid), _port(server.url)
+        os.kill(server.process.pid, signal.SIGKILL)
+        server.process.wait(5)
+        deadline = time.monotonic() + 5
+        while not _is_refused(port) or any(_exists(pid) for pid in children):
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+
+
+def test_figures_are_those_of_all_workers(tmp_path: Path) -> None:
+    """Whichever worker is asked tells the sum of all, also after one of them died."""
+    with MoorageProcess(tmp_path / "root", workers=4) as server:
+        for _ in range(40):
+            assert httpx.get(f"{server.url}/v2/").status_code == 200  # a connection each, so all workers get some
+        os.kill(_children(server.process.pid)[0], signal.SIGKILL)
+        for _ in range(8):
+            text = httpx.get(f"{server.url}/metrics").text
+            assert 'moorage_requests_total{endpoint="Ping",method="GET",status="2xx"} 40.0' in text
+
+
+def test_abandoned_uploads_expire(tmp_path: Path) -> None:
+    """A session without progress for the time to live is gone, and counted."""
+    with MoorageProcess(tmp_path / "root", "--upload-ttl", "1s", workers=2) as server:
+        answer = httpx.post(f"{server.url}/v2/a/blobs/uploads/")
+        location = server.url + answer.headers["location"]
+        assert httpx.get(location).status_code == 204
+        deadline = time.monotonic() + 10
+        while 'moorage_uploads_total{event="expired"} 1.0' not in httpx.get(f"{server.url}/metrics").text:
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        assert httpx.get(location).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("flag", "status"),
+    [pytest.param("--read-only", 405, id="read-only"), pytest.param("--no-delete", 202, id="no-delete")],
+)
+def test_switches_reach_the_api(tmp_path: Path, flag: str, status: int) -> None:
+    """--read-only refuses to write, --no-delete to delete."""
+    with MoorageProcess(tmp_path / "root", flag) as server:
+        assert httpx.post(f"{server.url}/v2/a/blobs/uploads/").status_code == status
+        assert httpx.delete(f"{server.url}/v2/a/manifests/latest").status_code == 405
+
+
+def test_the_first_line_tells_where_and_how(tmp_path: Path) -> None:
+    """One line on stderr: the place, the address, and what to type next."""
+    with MoorageProcess(tmp_path / "root") as server:
+        (line,) = server.errors.splitlines()
+        assert str(tmp_path / "root") in line
+        assert server.url in line
+        assert f"moorage push DIRECTORY 127.0.0.1:{_port(server.url)}/hello:latest" in line
+
+
+def _start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """A ``moorage serve`` that is expected not to start."""
+    command = [sys.executable, "-c", "from moorage.registry.cli import serve; serve(prog_name='moorage serve')"]
+    clean = {key: value for key, value in os.environ.items() if not key.startswith("MOORAGE_")}
+    return subprocess.run(
+        [*command, *arguments], env=clean | environment, capture_output=True, text=True, timeout=20, check=False
+    )
+
+
+def _assert_one_line(done: subprocess.CompletedProcess[str], status: int, *words: str) -> None:
+    assert done.returncode == status
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("moorage: ")
+    assert all(word in line for word in words)
+
+
+def test_a_port_in_use_is_said(tmp_path: Path) -> None:
+    """Another server on the port: one line, status 1."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        done = _start("--root", str(tmp_path / "root"), "--listen", f"127.0.0.1:{port}")
+    _assert_one_line(done, 1, f"127.0.0.1:{port}", "in use", "--listen")
+
+
+def test_a_root_open_to_everybody_is_refused(tmp_path: Path) -> None:
+    """A directory that everybody may write into is no place for images."""
+    root = tmp_path / "root"
+    root.mkdir()
+    root.chmod(0o777)
+    _assert_one_line(_start("--root", str(root), "--listen", "127.0.0.1:0", "--workers", "3"), 1, str(root))
+
+
+def test_a_foreign_root_is_refused(tmp_path: Path) -> None:
+    """A directory that holds something else is left alone."""
+    (tmp_path / "precious").write_text("mine")
+    tmp_path.chmod(0o700)
+    _assert_one_line(_start("--root", str(tmp_path), "--listen", "127.0.0.1:0"), 1, "not empty")
+    assert (tmp_path / "precious").read_text() == "mine"
+    assert not (tmp_path / "format").exists()
+
+
+def test_a_bad_certificate_is_said(tmp_path: Path) -> None:
+    """Files that are no certificate: one line, status 1."""
+    for name in ("cert", "key"):
+        (tmp_path / name).write_text("no PEM")
+        (tmp_path / name).chmod(0o600)
+    done = _start("--tls-cert", str(tmp_path / "cert"), "--tls-key", str(tmp_path / "key"))
+    _assert_one_line(done, 1, "certificate")
+
+
+def test_an_unknown_variable_refuses_to_start() -> None:
+    """A misspelt variable is not a default in silence: the nearest known one is named, status 2."""
+    _assert_one_line(_start(MOORAGE_WORKER="3"), 2, "MOORAGE_WORKER", "MOORAGE_WORKERS")
