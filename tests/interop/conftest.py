@@ -34,6 +34,7 @@ def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         stored = Stored(server.url, root)
         yield stored
         stored.close()
+        assert server.process.poll() is None, f"the server did not live to the end: {server.errors}"
 
 
 @pytest.fixture(scope="session")
