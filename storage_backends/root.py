@@ -12,6 +12,7 @@ import stat
 from moorage.storage_backends.durability import Disk
 from moorage.storage_backends.errors import StorageError
 from moorage.storage_backends.tree import Tree
+from moorage.storage_backends.walk import PRIVATE
 
 __all__ = ["prepare_root"]
 
@@ -23,11 +24,13 @@ def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
         stale_before: temporary files that nobody touched since (Unix time) are removed.
 
     Raises:
-        StorageError: others may write into the root, or it takes ``a`` and ``A`` for the same name.
+        StorageError: the root holds something else, others may write into it, or it takes ``a`` and ``A`` for the
+            same name.
     """
     os.makedirs(tree.root, mode=0o700, exist_ok=True)
     if os.stat(tree.root).st_mode & stat.S_IWOTH:
         raise StorageError(f"everybody may write into {tree.root}: take that right away (chmod o-w)")
+    _require_ours(tree.root)
     for folder in (tree.private, f"{tree.private}tmp", f"{tree.private}staging", f"{tree.private}locks"):
         _make(folder)
     _make(f"{tree.base}uploads")
@@ -36,6 +39,13 @@ def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
     disk.sync_directory(tree.root)
     with contextlib.suppress(PermissionError):  # a parent that we may not even read: the administrator made the root
         disk.sync_directory(os.path.dirname(tree.root))
+
+
+def _require_ours(root: str) -> None:
+    # Before anything is made: a root that was named by mistake is left as it was.
+    found = set(os.listdir(root)) - {"lost+found"}
+    if found and PRIVATE.rstrip("/") not in found:
+        raise StorageError(f"{root} is not empty and not a Moorage store: it has {min(found)!r}")
 
 
 def _make(directory: str) -> None:
