@@ -18,7 +18,7 @@ from typing import Any
 
 import zstandard
 
-__all__ = ["HOST", "OTHER", "TAGS", "Document", "sample_layout", "sha256", "tar_of"]
+__all__ = ["HOST", "OTHER", "TAGS", "Document", "Layout", "sample_layout", "sha256", "tar_of"]
 
 Document = dict[str, Any]
 
@@ -52,7 +52,7 @@ def tar_of(files: Mapping[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-class _Layout:
+class Layout:
     """Writes blobs into an OCI layout and collects what its index names."""
 
     def __init__(self, directory: Path) -> None:
@@ -106,7 +106,7 @@ def sample_layout(directory: Path, *, seed: str = "samples") -> dict[str, str]:
     base = tar_of({f"base/{n}.bin": noise.randbytes(100_000) for n in range(20)})
     app = tar_of({"app/main": noise.randbytes(10).hex().encode() * 1000, "app/empty": b""})
     tool = tar_of({"tool/main": noise.randbytes(10).hex().encode() * 1000})
-    layout = _Layout(directory)
+    layout = Layout(directory)
     platforms = {HOST: layout.image(base, app), OTHER: layout.image(tool, architecture=OTHER)}
     manifests = [d | {"platform": {"os": "linux", "architecture": a}} for a, d in platforms.items()]
     named = {

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import random
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-from tests.interop.images import HOST, OTHER, TAGS
-from tests.interop.programs import Program
+import pytest
+
+from tests.interop.images import HOST, OTHER, TAGS, Layout, tar_of
+from tests.interop.programs import Program, find
 from tests.interop.stored import Stored
 
 PLAIN = "--tls-verify=false"
@@ -55,6 +60,42 @@ def test_podman_pushes_zstd(podman: Program, registry: Stored, unseen: Path) -> 
     podman("image", "rm", "--force", image)
     podman("pull", PLAIN, ref)
     assert identity(podman, ref) == sent
+
+
+@pytest.fixture
+def partial(tmp_path: Path) -> Iterator[Program]:
+    """podman told to fetch only the files of a layer that it lacks, over a store of its own."""
+    # Partial pulls need overlay, which does not stack on itself: memory works in a container too.
+    with tempfile.TemporaryDirectory(prefix="moorage-", dir="/dev/shm", ignore_cleanup_errors=True) as place:
+        config = Path(place) / "storage.conf"
+        config.write_text(
+            f'[storage]\ndriver = "overlay"\ngraphroot = "{place}/store"\nrunroot = "{place}/run"\n'
+            '[storage.options]\npull_options = {enable_partial_images = "true"}\n'
+        )
+        podman = Program((find("podman"),), tmp_path / "podman", {"CONTAINERS_STORAGE_CONF": str(config)})
+        yield podman
+        podman("system", "reset", "--force")
+
+
+def test_podman_pulls_parts_of_layers(partial: Program, registry: Stored, tmp_path: Path) -> None:
+    """A layer in zstd:chunked is pulled by byte ranges, several in one request, and only where files are missing."""
+    noise = random.Random("parts")
+    old = {f"f{n:02}": noise.randbytes(100_000) for n in range(20)}
+    new = {name: noise.randbytes(100_000) if n % 3 else content for n, (name, content) in enumerate(old.items())}
+    layout = Layout(tmp_path / "layout")
+    for tag, files in (("old", old), ("new", new)):
+        layout.name(tag, layout.image(tar_of(files)))
+    layout.finish()
+    for tag in ("old", "new"):
+        image = partial.stdout("pull", "--quiet", f"oci:{tmp_path}/layout:{tag}").decode().strip()
+        partial("push", PLAIN, "--compression-format", "zstd:chunked", image, registry.ref("podman/parts", tag))
+    partial("rmi", "--all", "--force")
+    for tag in ("old", "new"):
+        said = partial("--log-level", "debug", "pull", PLAIN, registry.ref("podman/parts", tag))
+        assert "Retrieved partial blob" in said
+    mounted = Path(partial.stdout("image", "mount", registry.ref("podman/parts", "new")).decode().strip())
+    assert {path.name: path.read_bytes() for path in mounted.iterdir()} == new
+    partial("image", "umount", "--all")
 
 
 def test_podman_lists_tags(podman: Program, skopeo: Program, registry: Stored, layout: Path) -> None:
