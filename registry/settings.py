@@ -92,10 +92,20 @@ def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], *
     return Loaded(settings, sources)
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which PyYAML would silently take the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        mapping = super().construct_mapping(node, deep=deep)
+        if len(mapping) != len(node.value):
+            raise yaml.constructor.ConstructorError(None, None, "a key stands twice", node.start_mark)
+        return mapping
+
+
 def _read_file(path: str) -> dict[str, object]:
     try:
         with open(path, "rb") as file:
-            document = yaml.safe_load(file)
+            document = yaml.load(file, _Loader)  # noqa: S506  # a safe loader, stricter than PyYAML's
     except OSError as exc:
         raise SettingsError(f"cannot read the file {path}: {exc.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as exc:

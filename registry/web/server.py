@@ -18,12 +18,17 @@ from moorage.registry.web.protocol import Connection, ConnectionMeter, State
 __all__ = ["Server"]
 
 BACKLOG = 2048
-_TICK = 0.1  # seconds between two sweeps
-_LAST_WORDS = 3.0  # seconds in which a cancelled request may put its things in order
-_log = logging.getLogger(__name__)
+"""Connections that may wait to be accepted."""
 
 HANDSHAKE_SECONDS = 10.0
 """Seconds for a TLS handshake: the deadline of a head, for the part of a connection that we never see."""
+
+FAREWELL_SECONDS = 1.0
+"""Seconds that a client gets to answer the end of a TLS connection; most never do."""
+
+_TICK = 0.1  # seconds between two sweeps
+_LAST_WORDS = 3.0  # seconds in which a cancelled request may put its things in order
+_log = logging.getLogger(__name__)
 
 
 class Server(uvicorn.Server):
@@ -66,14 +71,14 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to accept."""
         config, loop = self.config, asyncio.get_running_loop()
-        handshake = HANDSHAKE_SECONDS if self._tls else None
         self.servers = [
             await loop.create_server(
                 lambda: config.http_protocol_class(config, self.server_state, {}, loop),  # type: ignore[call-arg]
                 sock=sock,
                 ssl=self._tls,
                 backlog=BACKLOG,
-                ssl_handshake_timeout=handshake,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
+                ssl_shutdown_timeout=FAREWELL_SECONDS if self._tls else None,
             )
             for sock in sockets or []
         ]

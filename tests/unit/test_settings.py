@@ -1,0 +1,170 @@
+"""Settings: who goes before whom, and what a mistake is answered with."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from moorage.registry.settings import Address, Settings, SettingsError, load_settings
+
+
+def _file(directory: Path, text: str) -> str:
+    path = directory / "moorage.yaml"
+    path.write_text(text)
+    return os.fspath(path)
+
+
+def test_without_anything_the_defaults_hold() -> None:
+    """An empty environment and no file: the defaults, and that is what is said of their sources."""
+    loaded = load_settings({}, {"PATH": "/bin"})
+    assert loaded.settings == Settings()
+    assert set(loaded.sources.values()) == {"default"}
+
+
+def test_flags_before_variables_before_the_file(tmp_path: Path) -> None:
+    """Each source goes before the next, setting by setting."""
+    file = _file(tmp_path, "root: /file\nworkers: 3\nupload_ttl: 1h\nread_only: true\n")
+    environment = {"MOORAGE_ROOT": "/variable", "MOORAGE_WORKERS": "4"}
+    loaded = load_settings({"root": "/flag"}, environment, config=file)
+    settings = loaded.settings
+    assert (settings.root, settings.workers, settings.upload_ttl, settings.read_only) == ("/flag", 4, 3600.0, True)
+    assert loaded.sources["root"] == "flag --root"
+    assert loaded.sources["workers"] == "variable MOORAGE_WORKERS"
+    assert loaded.sources["upload_ttl"] == f"file {file}"
+    assert loaded.sources["listen"] == "default"
+
+
+def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
+    """MOORAGE_CONFIG stands for --config."""
+    file = _file(tmp_path, "workers: 7\n")
+    assert load_settings({}, {"MOORAGE_CONFIG": file}).settings.workers == 7
+
+
+def test_the_clients_variables_are_none_of_our_business() -> None:
+    """A machine that uses the client as well can start a server."""
+    environment = {"MOORAGE_STORE": "/s", "MOORAGE_USERNAME": "u", "MOORAGE_PASSWORD": "p"}
+    assert load_settings({}, environment).settings == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        pytest.param("24h", 86400.0, id="hours"),
+        pytest.param("30m", 1800.0, id="minutes"),
+        pytest.param("1.5s", 1.5, id="a fraction"),
+        pytest.param("250ms", 0.25, id="milliseconds"),
+        pytest.param("7d", 604800.0, id="days"),
+        pytest.param("3600", 3600.0, id="plain seconds"),
+        pytest.param(90, 90.0, id="a YAML number"),
+    ],
+)
+def test_durations(text: object, seconds: float) -> None:
+    """A duration is a number with a unit, or seconds."""
+    assert load_settings({"upload_ttl": text}, {}).settings.upload_ttl == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        pytest.param("127.0.0.1:5000", Address("127.0.0.1", 5000), id="IPv4"),
+        pytest.param("[::1]:5000", Address("::1", 5000), id="IPv6"),
+        pytest.param("localhost:0", Address("localhost", 0), id="any port"),
+    ],
+)
+def test_addresses(text: str, address: Address) -> None:
+    """HOST:PORT, an IPv6 address in brackets; printing gives it back."""
+    assert load_settings({"listen": text}, {}).settings.listen == address
+    assert str(address) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        pytest.param("workers", "0", id="no workers"),
+        pytest.param("workers", "two", id="a word"),
+        pytest.param("workers", "٣", id="Arabic digits"),
+        pytest.param("workers", True, id="a truth value as a number"),
+        pytest.param("workers", 2.5, id="half a worker"),
+        pytest.param("listen", "5000", id="no host"),
+        pytest.param("listen", "localhost", id="no port"),
+        pytest.param("listen", "::1:5000", id="IPv6 without brackets"),
+        pytest.param("listen", "localhost:70000", id="port too high"),
+        pytest.param("listen", 5000, id="address as a number"),
+        pytest.param("upload_ttl", "soon", id="no duration"),
+        pytest.param("upload_ttl", "-1h", id="below zero"),
+        pytest.param("upload_ttl", "0", id="nothing"),
+        pytest.param("read_only", "maybe", id="no truth value"),
+        pytest.param("read_only", 1, id="a number as a truth value"),
+        pytest.param("root", "", id="empty"),
+        pytest.param("root", None, id="nothing in the file"),
+        pytest.param("root", "a\nb", id="line break"),
+        pytest.param("log_level", "loud", id="no level"),
+    ],
+)
+def test_a_wrong_value_says_which_where_and_what(name: str, value: object) -> None:
+    """The message names the setting, its source, what was expected and what was found, in one line."""
+    with pytest.raises(SettingsError) as caught:
+        load_settings({name: value}, {})
+    text = str(caught.value)
+    assert text.startswith(f"{name} (flag --{name.replace('_', '-')}): expected ")
+    assert repr(value) in text
+    assert text.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("variable", "nearest"),
+    [
+        pytest.param("MOORAGE_WORKER", "MOORAGE_WORKERS", id="a letter short"),
+        pytest.param("MOORAGE_READONLY", "MOORAGE_READ_ONLY", id="an underscore short"),
+        pytest.param("MOORAGE_CONFIGURATION", "MOORAGE_CONFIG", id="too long"),
+        pytest.param("MOORAGE_", "MOORAGE_", id="empty"),
+    ],
+)
+def test_an_unknown_variable_is_refused(variable: str, nearest: str) -> None:
+    """A MOORAGE_ variable that nobody knows does not pass in silence."""
+    with pytest.raises(SettingsError, match=f"unknown variable {variable}; the nearest known one is {nearest}"):
+        load_settings({}, {variable: "1"})
+
+
+def test_an_unknown_key_of_the_file_is_refused(tmp_path: Path) -> None:
+    """Nor does a misspelt line of the file."""
+    with pytest.raises(SettingsError, match="unknown setting 'wrokers'; the nearest known one is workers"):
+        load_settings({}, {}, config=_file(tmp_path, "wrokers: 3\n"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("workers: [3\n", id="broken YAML"),
+        pytest.param("- workers\n", id="a list"),
+        pytest.param("workers\n", id="a word"),
+        pytest.param("\x00", id="no text"),
+        pytest.param("workers: 1\nworkers: 2\n", id="a key twice"),
+        pytest.param("!!python/object/apply:os.getcwd []\n", id="YAML that wants to run code"),
+    ],
+)
+def test_a_file_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
+    """The message names the file."""
+    file = _file(tmp_path, text)
+    with pytest.raises(SettingsError) as caught:
+        load_settings({}, {}, config=file)
+    assert file in str(caught.value)
+    assert str(caught.value).isprintable()
+
+
+def test_an_empty_file_sets_nothing(tmp_path: Path) -> None:
+    """A file of comments only is fine."""
+    assert load_settings({}, {}, config=_file(tmp_path, "# nothing yet\n")).settings == Settings()
+
+
+def test_a_missing_file_is_refused(tmp_path: Path) -> None:
+    """Asking for a file that is not there is an error, not a default."""
+    with pytest.raises(SettingsError, match="cannot read"):
+        load_settings({}, {}, config=os.fspath(tmp_path / "none"))
+
+
+def test_certificate_and_key_go_together() -> None:
+    """One without the other is a mistake."""
+    with pytest.raises(SettingsError, match="tls_cert and tls_key"):
+        load_settings({"tls_cert": "/c"}, {})
