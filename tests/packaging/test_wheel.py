@@ -44,7 +44,7 @@ def sources() -> set[str]:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy so that no build directory of the checkout leaks into it."""
+    """The wheel, built from the source archive, and that from a copy: no build directory of the checkout leaks in."""
     source, out = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
     for name in ("pyproject.toml", "README.md", "LICENSE", *PACKAGES):
         path = CHECKOUT / name
@@ -52,7 +52,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
             shutil.copytree(path, source / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(path, source / name)
-    run(sys.executable, "-m", "build", "--wheel", "--outdir", out, source, cwd=out)
+    run(sys.executable, "-m", "build", "--outdir", out, source, cwd=out)
     (built,) = out.glob("*.whl")
     return built
 
