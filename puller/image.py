@@ -1,0 +1,68 @@
+"""The image in a layout: its config read, its layers ready to be unpacked."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from moorage.puller.errors import ImageError
+from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.unpack.apply import Layer
+from moorage.registry.oci import (
+    MANIFEST_LIMIT,
+    Digest,
+    DigestInvalid,
+    ImageManifest,
+    Manifest,
+    ManifestInvalid,
+    parse_json,
+)
+
+__all__ = ["read_config", "read_layers"]
+
+
+def read_config(files: LayoutFiles, image: ImageManifest) -> dict[str, Any]:
+    """The image's config, hashed.
+
+    Raises:
+        ImageError: it is damaged, or no config of a container image.
+    """
+    with files.open_blob(image.config.digest) as file:
+        content = file.read(MANIFEST_LIMIT + 1)
+    if Digest.of(content, image.config.digest.algorithm) != image.config.digest:
+        raise ImageError(f"the config {image.config.digest} is damaged")
+    try:
+        document = parse_json(content)
+    except ManifestInvalid as exc:
+        raise ImageError(f"the config {image.config.digest}: {exc.message}") from exc
+    if not isinstance(document, dict):
+        raise ImageError(f"the config {image.config.digest} is not one of a container image")
+    return document
+
+
+def read_layers(files: LayoutFiles, manifest: Manifest) -> list[Layer]:
+    """The layers of the image, lowest first.
+
+    Raises:
+        ImageError: the manifest is not one of a container image with as many diffIDs as layers.
+    """
+    image = manifest.document
+    if not isinstance(image, ImageManifest):
+        raise ImageError("an index has no layers; choose a platform")
+    rootfs = read_config(files, image).get("rootfs")
+    if not isinstance(rootfs, dict) or rootfs.get("type") != "layers":
+        raise ImageError("not a container image: its config describes no root file system")
+    diff_ids = rootfs.get("diff_ids") or []
+    if not isinstance(diff_ids, list) or len(diff_ids) != len(image.layers):
+        raise ImageError("the config and the manifest disagree on the number of layers")
+    return [
+        Layer(layer, _parse_diff_id(diff_id), partial(files.open_blob, layer.digest))
+        for layer, diff_id in zip(image.layers, diff_ids, strict=True)
+    ]
+
+
+def _parse_diff_id(raw: object) -> Digest:
+    try:
+        return Digest.parse(str(raw))
+    except DigestInvalid as exc:
+        raise ImageError(f"the config has an unusable diffID: {exc.message}") from exc

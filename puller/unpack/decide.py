@@ -1,0 +1,120 @@
+"""What an entry of a layer means: pure, no file is touched.
+
+Law: a path never leaves the root. Leading slashes and dots are dropped, ``..`` refuses the layer; link targets of
+symlinks are data. Names that begin with ``.wh.`` delete from lower layers and never appear (image-spec layer.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from moorage.puller.entries import Entry, Kind
+from moorage.puller.errors import UnsafeLayer
+from moorage.puller.unpack.limits import Limits
+
+__all__ = ["Action", "Hide", "HideChildren", "Link", "Path", "Put", "Skip", "decide", "parse_path", "stays"]
+
+Path: TypeAlias = tuple[bytes, ...]
+"""Components below the root; () is the root."""
+
+_WHITEOUT = b".wh."
+_OPAQUE = b".wh..wh..opq"
+_LEFTOVER = b".wh..wh."
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """The entry appears at ``path``."""
+
+    path: Path
+    entry: Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """``path`` becomes another name of the file at ``target``."""
+
+    path: Path
+    target: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Hide:
+    """What lower layers have at ``path`` is gone."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class HideChildren:
+    """What lower layers have below ``path`` is gone."""
+
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Skip:
+    """Nothing happens; ``reason`` says why."""
+
+    path: Path
+    reason: str
+
+
+Action = Put | Link | Hide | HideChildren | Skip
+
+
+def decide(entry: Entry, limits: Limits) -> Action:
+    """What to do for an entry.
+
+    Raises:
+        UnsafeLayer: its name or link leads outside, or cannot be.
+    """
+    path = parse_path(entry.name, limits)
+    if not path:
+        if entry.kind is not Kind.DIRECTORY:
+            raise UnsafeLayer("an entry would replace the root")  # CVE-2021-29136
+        return Put(path, entry)
+    if any(part.startswith(_WHITEOUT) for part in path[:-1]):
+        raise UnsafeLayer(f"{entry.name!r}: a whiteout has no children")
+    if path[-1].startswith(_WHITEOUT):
+        return _decide_whiteout(path)
+    if entry.kind is Kind.HARD_LINK:
+        target = parse_path(entry.link, limits)
+        if not target:
+            raise UnsafeLayer(f"{entry.name!r}: a hard link to the root")
+        return Link(path, target)
+    if entry.kind is Kind.CHARACTER_DEVICE and entry.device == (0, 0):
+        raise UnsafeLayer(f"{entry.name!r}: an overlay whiteout in an archive")
+    return Put(path, entry)
+
+
+def parse_path(name: bytes, limits: Limits) -> Path:
+    """The components of a name.
+
+    Raises:
+        UnsafeLayer: it climbs with ``..``, or is too deep or too long.
+    """
+    path = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
+    if b".." in path:
+        raise UnsafeLayer(f"{name[:256]!r}: leads outside of the root")
+    if len(path) > limits.depth or any(len(part) > limits.component for part in path):
+        raise UnsafeLayer(f"{name[:256]!r}: too deep or too long")
+    return path
+
+
+def stays(entry: Entry, *, existing_is_directory: bool) -> bool:
+    """Whether what exists stays and only gets the entry's attributes: a directory meeting a directory."""
+    return existing_is_directory and entry.kind is Kind.DIRECTORY
+
+
+def _decide_whiteout(path: Path) -> Action:
+    parent, name = path[:-1], path[-1]
+    if name == _OPAQUE:
+        return HideChildren(parent)
+    if name.startswith(_LEFTOVER):
+        return Skip(path, "bookkeeping of an old storage driver")
+    hidden = name.removeprefix(_WHITEOUT)
+    if hidden in (b"", b".", b".."):
+        raise UnsafeLayer(f"{name!r}: a whiteout of nothing")
+    return Hide((*parent, hidden))
