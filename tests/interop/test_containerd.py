@@ -21,20 +21,30 @@ def umoci(tmp_path: Path) -> Program:
     return Program((find("umoci"),), tmp_path / "umoci")
 
 
+def imported(ctr: Program, skopeo: Program, layout: Path, tag: str, digest: str, place: Path) -> str:
+    """Imports a sample image, every platform of it; returns the name that containerd gives it."""
+    skopeo("copy", "--all", f"oci:{layout}:{tag}", f"oci:{place}/one:interop/{tag}")
+    with tarfile.open(place / "image.tar", "w") as tar:
+        tar.add(place / "one", ".")
+    ctr("images", "import", ALL, "--digests", "--snapshotter", "native", place / "image.tar")
+    return next(line.split()[0] for line in ctr("images", "ls").splitlines() if digest in line)
+
+
+def forget(ctr: Program) -> None:
+    """Removes every image from containerd."""
+    ctr("images", "rm", "--sync", *ctr("images", "ls", "-q").split())
+
+
 @pytest.mark.parametrize("tag", TAGS)
 def test_ctr_there_and_back(
     ctr: Program, skopeo: Program, registry: Stored, layout: Path, digests: dict[str, str], tag: str, tmp_path: Path
 ) -> None:
     """containerd pushes what it imported and pulls it back unchanged, every platform and compression."""
-    ref, archive = registry.ref("ctr/samples", tag), tmp_path / "image.tar"
-    with tarfile.open(archive, "w") as tar:
-        tar.add(_named(skopeo, layout, tag, tmp_path), ".")
-    ctr("images", "import", ALL, "--digests", "--snapshotter", "native", archive)
-    imported = next(line.split()[0] for line in ctr("images", "ls").splitlines() if digests[tag] in line)
-    ctr("images", "tag", "--force", imported, ref)
+    ref = registry.ref("ctr/samples", tag)
+    ctr("images", "tag", "--force", imported(ctr, skopeo, layout, tag, digests[tag], tmp_path), ref)
     ctr("images", "push", "--plain-http", ref)
     assert registry.digest("ctr/samples", tag) == digests[tag]
-    ctr("images", "rm", "--sync", *[line.split()[0] for line in ctr("images", "ls", "-q").splitlines()])
+    forget(ctr)
     ctr("images", "pull", "--plain-http", ALL, "--snapshotter", "native", ref)
     ctr("images", "export", ALL, tmp_path / "back.tar", ref)
     with tarfile.open(tmp_path / "back.tar") as tar:
@@ -43,9 +53,21 @@ def test_ctr_there_and_back(
     assert {f"sha256:{name}": content for name, content in returned.items()} == registry.graph("ctr/samples", tag)
 
 
-def _named(skopeo: Program, layout: Path, tag: str, place: Path) -> Path:
-    skopeo("copy", "--all", f"oci:{layout}:{tag}", f"oci:{place}/one:interop/{tag}")
-    return place / "one"
+def test_ctr_push_again_and_elsewhere(
+    ctr: Program, skopeo: Program, registry: Stored, layout: Path, digests: dict[str, str]
+) -> None:
+    """What containerd pulled it pushes elsewhere by mounting every blob; a second push sends nothing."""
+    ref, elsewhere = registry.ref("ctr/from", "app"), registry.ref("ctr/to", "app")
+    skopeo("copy", "--dest-tls-verify=false", f"oci:{layout}:app", f"docker://{ref}")
+    ctr("images", "pull", "--plain-http", "--snapshotter", "native", ref)
+    before = registry.uploads()
+    ctr("images", "tag", "--force", ref, elsewhere)
+    for _ in range(2):
+        ctr("images", "push", "--plain-http", elsewhere)
+    assert registry.uploads() == before
+    assert registry.digest("ctr/to", "app") == digests["app"]
+    assert registry.graph("ctr/to", "app") == registry.graph("ctr/from", "app")
+    forget(ctr)
 
 
 def test_umoci_round_trip(umoci: Program, skopeo: Program, registry: Stored, layout: Path, tmp_path: Path) -> None:

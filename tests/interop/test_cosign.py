@@ -57,3 +57,11 @@ def test_copy_takes_signatures_along(cosign: Program, regctl: Program, registry:
     copied = f"{registry.host}/cosign/copied"
     regctl("image", "copy", "--referrers", "--digest-tags", signed, f"{copied}:app")
     cosign("verify", *LOCAL, "--key", "cosign.pub", f"{copied}@{signed.partition('@')[2]}")
+
+
+def test_clean_removes_the_signature(cosign: Program, registry: Stored, signed: str) -> None:
+    """cosign clean deletes the signature; nothing verifies any more and the image stays."""
+    cosign("clean", "--force", "--type", "all", "--allow-http-registry", signed)
+    assert cosign.attempt("verify", *LOCAL, "--key", "cosign.pub", signed).returncode != 0
+    repository, digest = signed.removeprefix(f"{registry.host}/").split("@")
+    assert registry.graph(repository, digest)

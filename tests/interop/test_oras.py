@@ -37,6 +37,18 @@ def test_push_and_pull(registry: Stored, files: list[Path], chunked: bool, tmp_p
     assert registry.graph("oras/files", target.rpartition(":")[2])
 
 
+def test_push_again_sends_nothing(registry: Stored, files: list[Path]) -> None:
+    """A second push of the same files finds every blob there and gives the same digest."""
+    client = oras_client.OrasClient(hostname=registry.host, insecure=True)
+    uploads = []
+    for tag in ("one", "two"):
+        target = registry.ref("oras/again", tag)
+        client.push(target=target, files=[str(path) for path in files], disable_path_validation=True, quiet=True)
+        uploads.append(registry.uploads())
+    assert uploads[0] == uploads[1]
+    assert registry.digest("oras/again", "one") == registry.digest("oras/again", "two")
+
+
 def test_subject_and_deletion(registry: Stored, files: list[Path]) -> None:
     """An artifact with a subject is a referrer of it; a deleted tag is gone."""
     client = oras_client.OrasClient(hostname=registry.host, insecure=True)

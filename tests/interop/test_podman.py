@@ -154,3 +154,19 @@ def test_buildah_from_scratch(buildah: Program, registry: Stored, tmp_path: Path
     mounted = Path(buildah.stdout("mount", again).decode().strip())
     assert (mounted / "hello").read_text() == "hello\n"
     buildah("umount", again)
+
+
+def test_buildah_manifest_list(buildah: Program, registry: Stored, layout: Path) -> None:
+    """buildah builds an index over two platforms and pushes it with its images; a second push sends nothing."""
+    ref = registry.ref("buildah/list")
+    buildah("manifest", "create", "both")
+    for tag, architecture in (("app", HOST), ("tool", OTHER)):
+        buildah("manifest", "add", "--os", "linux", "--arch", architecture, "both", f"oci:{layout}:{tag}")
+    uploads = []
+    for _ in range(2):
+        buildah("manifest", "push", PLAIN, "--all", "both", f"docker://{ref}")
+        uploads.append(registry.uploads())
+    assert uploads[0] == uploads[1]
+    listed = registry.document("buildah/list", "latest")["manifests"]
+    assert {m["platform"]["architecture"] for m in listed} == {HOST, OTHER}
+    assert registry.graph("buildah/list", "latest")
