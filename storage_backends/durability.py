@@ -97,13 +97,15 @@ class Flusher:
         futures: list[asyncio.Future[None]],
         done: asyncio.Future[list[OSError | None]],
     ) -> None:
-        for future, failure in zip(futures, done.result(), strict=True):
+        fault = done.exception()  # of the thread itself: nobody may wait for ever
+        failures = done.result() if fault is None else [fault] * len(futures)
+        for future, failure in zip(futures, failures, strict=True):
             if future.done():
                 continue  # its writer was cancelled
             if failure is None:
                 future.set_result(None)
             else:
-                error = StorageUnavailable(f"a directory could not be made durable: {failure.strerror}")
+                error = StorageUnavailable("a directory could not be made durable")
                 error.__cause__ = failure
                 future.set_exception(error)
         self._running = None
@@ -116,14 +118,17 @@ class Flusher:
         return [self._sync_all(directories, outcome) for directories in group]
 
     def _sync_all(self, directories: Iterable[str], outcome: dict[str, OSError | None]) -> OSError | None:
-        for directory in directories:
-            chain = self._unsafe(directory)
-            for path in chain:
-                if path not in outcome:
-                    outcome[path] = self._sync_one(path)
-                if (failure := outcome[path]) is not None:
-                    return failure
-            self._remember(chain)
+        try:
+            for directory in directories:
+                chain = self._unsafe(directory)
+                for path in chain:
+                    if path not in outcome:
+                        outcome[path] = self._sync_one(path)
+                    if (failure := outcome[path]) is not None:
+                        return failure
+                self._remember(chain)
+        except OSError as error:  # not even looking at a directory worked
+            return error
         return None
 
     def _unsafe(self, directory: str) -> dict[str, int]:

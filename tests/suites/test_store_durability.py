@@ -215,6 +215,18 @@ async def test_a_failed_sync_of_a_directory_fails_all_who_wait_for_it(
     await store.put("k/9", b"")
 
 
+async def test_nobody_waits_for_ever_when_the_disk_is_gone(store: FilesystemStore, disk: RecordingDisk) -> None:
+    """Whatever goes wrong while directories are synced, every writer hears of it (a power cut on xfs showed this)."""
+
+    def fall_over(path: str) -> None:
+        raise RuntimeError(path)
+
+    disk.sync_directory = fall_over  # type: ignore[method-assign]  # a fault that is no OSError
+    async with asyncio.timeout(5):
+        results = await asyncio.gather(*[outcome(store.put(f"k/{i}", b"")) for i in range(3)])
+    assert results == [StorageUnavailable] * 3
+
+
 async def test_bytes_whose_sync_failed_are_never_synced_again(
     store: FilesystemStore, root: Path, disk: RecordingDisk
 ) -> None:

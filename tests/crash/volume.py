@@ -1,0 +1,90 @@
+"""File systems to be cut from power: loop-mounted images that forget what was not synced.
+
+Law: a cut is the file system's own emergency stop (what ``xfs_io -x -c shutdown`` does): nothing more reaches the
+image, not even the log, so after the next mount there is what a power cut would have left.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import subprocess
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+__all__ = ["KINDS", "SmallDisk", "Volume"]
+
+KINDS: Final = {"ext4": (96, ("mkfs.ext4", "-q", "-F")), "xfs": (320, ("mkfs.xfs", "-q", "-f"))}
+"""File system: size of its image in MiB (sparse), and the command that makes it."""
+
+_SHUTDOWN: Final = 0x8004587D  # _IOR('X', 125, __u32): XFS_IOC_GOINGDOWN, which ext4 takes too
+_NO_LOG_FLUSH: Final = struct.pack("I", 2)
+
+
+class Volume:
+    """A file system in an image. Use it as a context manager; ``root`` is a directory in it, while it is mounted."""
+
+    def __init__(self, kind: str) -> None:
+        self._size, self._make = KINDS[kind]
+        memory = "/dev/shm"  # noqa: S108  # a device whose flushes cost nothing; private by mkdtemp
+        self._folder = tempfile.TemporaryDirectory(
+            prefix="moorage-crash-", dir=memory if os.path.isdir(memory) else None
+        )
+        self._image = f"{self._folder.name}/image"
+        self._mount_point = f"{self._folder.name}/mnt"
+        self.root = Path(self._mount_point) / "root"
+
+    def __enter__(self) -> Self:
+        with open(self._image, "wb") as image:
+            image.truncate(self._size << 20)
+        os.mkdir(self._mount_point)
+        subprocess.run([*self._make, self._image], check=True, capture_output=True)
+        self.mount()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if os.path.ismount(self._mount_point):
+            self.unmount()
+        self._folder.cleanup()
+
+    def mount(self) -> None:
+        """Mounts the image, which replays the log of the file system."""
+        subprocess.run(["mount", "-o", "loop", self._image, self._mount_point], check=True)
+
+    def unmount(self) -> None:
+        """Unmounts the image; nobody may have a file open in it."""
+        subprocess.run(["umount", self._mount_point], check=True)
+
+    def cut(self) -> None:
+        """Stops the file system now; every write and sync from here on fails."""
+        fd = os.open(self._mount_point, os.O_RDONLY)
+        try:
+            fcntl.ioctl(fd, _SHUTDOWN, _NO_LOG_FLUSH)
+        finally:
+            os.close(fd)
+
+
+class SmallDisk:
+    """A file system with little room, mounted at ``path`` while the block lasts.
+
+    Args:
+        options: what ``mount -o`` takes for a tmpfs: ``size=…`` for bytes, ``nr_inodes=…`` for files.
+    """
+
+    def __init__(self, path: Path, options: str) -> None:
+        self.path, self._options = path, options
+
+    def __enter__(self) -> Self:
+        self.path.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "-o", self._options, "tmpfs", self.path], check=True)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        subprocess.run(["umount", self.path], check=True)
