@@ -149,11 +149,20 @@ class Table:
         """The row of a worker, counted from 0."""
         return Meter(self._rows[worker])
 
+    def has_more(self, worker: int) -> bool:
+        """Whether the worker has more connections open than another one that accepts some."""
+        mine, ready = _open_connections(self._rows[worker]), _PLAN.process["ready"]
+        return any(row[ready] and _open_connections(row) < mine for row in self._rows)
+
     def render(self, version: str) -> bytes:
         """The figures of all workers in Prometheus' text format."""
         exposition = CollectorRegistry(auto_describe=False)
         exposition.register(_Figures(self._rows, version))
         return generate_latest(exposition)
+
+
+def _open_connections(row: memoryview) -> int:
+    return row[_PLAN.opened] - row[_PLAN.closed]
 
 
 class _Figures(Collector):

@@ -10,21 +10,17 @@ import contextlib
 import logging
 import socket
 import ssl
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
+from moorage.registry.web.acceptor import Acceptor
 from moorage.registry.web.protocol import Connection, ConnectionMeter, State
 
 __all__ = ["Server"]
 
 BACKLOG = 2048
 """Connections that may wait to be accepted."""
-
-HANDSHAKE_SECONDS = 10.0
-"""Seconds for a TLS handshake: the deadline of a head, for the part of a connection that we never see."""
-
-FAREWELL_SECONDS = 1.0
-"""Seconds that a client gets to answer the end of a TLS connection; most never do."""
 
 _TICK = 0.1  # seconds between two sweeps
 _LAST_WORDS = 3.0  # seconds in which a cancelled request may put its things in order
@@ -36,6 +32,7 @@ class Server(uvicorn.Server):
 
     Args:
         drain_timeout: seconds that running requests get once the server stops.
+        gives_way: whether another worker should take the next connection.
         connection: the class of the connections (tests shorten its deadlines).
     """
 
@@ -46,6 +43,7 @@ class Server(uvicorn.Server):
         meter: ConnectionMeter,
         tls: ssl.SSLContext | None = None,
         drain_timeout: float = 30.0,
+        gives_way: Callable[[], bool] = lambda: False,
         connection: type[Connection] = Connection,
     ) -> None:
         config = uvicorn.Config(
@@ -65,22 +63,20 @@ class Server(uvicorn.Server):
         self.listening = asyncio.Event()
         """Set when connections are accepted."""
         self._stopping = asyncio.Event()
+        self._acceptors: list[Acceptor] = []
+        self._gives_way = gives_way
         self._tls = tls
         self._drain_timeout = drain_timeout
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to accept."""
-        config, loop = self.config, asyncio.get_running_loop()
-        self.servers = [
-            await loop.create_server(
-                lambda: config.http_protocol_class(config, self.server_state, {}, loop),  # type: ignore[call-arg]
-                sock=sock,
-                ssl=self._tls,
-                backlog=BACKLOG,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
-                ssl_shutdown_timeout=FAREWELL_SECONDS if self._tls else None,
-            )
-            for sock in sockets or []
+        config, loop, state = self.config, asyncio.get_running_loop(), self.server_state
+
+        def connection() -> asyncio.Protocol:
+            return config.http_protocol_class(config, state, {}, loop)  # type: ignore[call-arg]  # a Connection
+
+        self._acceptors = [
+            Acceptor(sock, connection, tls=self._tls, gives_way=self._gives_way) for sock in sockets or []
         ]
         self.started = True
         self.listening.set()
@@ -101,10 +97,8 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Closes the listeners, then every connection as soon as it is answered; deadlines hold on."""
-        for server in self.servers:
-            server.close()
-        for sock in sockets or []:
-            sock.close()
+        for acceptor in self._acceptors:
+            acceptor.close()
         state, loop = self.server_state, asyncio.get_running_loop()
         for connection in list(state.connections):
             connection.shutdown()

@@ -71,13 +71,11 @@ class Worker:
         store = MeasuredStore(await open_store(self.settings.root), meter)
         try:
             registry = await LocalRegistry.open(store, allow_sparse=self.settings.allow_sparse)
-            await self._serve_registry(registry, meter, stopping, expires=index == 0)
+            await self._serve_registry(registry, index, meter, stopping)
         finally:
             await store.close()
 
-    async def _serve_registry(
-        self, registry: LocalRegistry, meter: Meter, stopping: asyncio.Event, *, expires: bool
-    ) -> None:
+    async def _serve_registry(self, registry: LocalRegistry, index: int, meter: Meter, stopping: asyncio.Event) -> None:
         settings = self.settings
         log = AccessLog(sys.stdout.fileno()) if settings.access_log else None
         app = create_app(
@@ -85,14 +83,21 @@ class Worker:
             ready=lambda: not stopping.is_set(),
             metrics=lambda: self.table.render(version("moorage")),
         )
-        server = Server(observed(app, meter, log), meter=meter, tls=self.tls, drain_timeout=settings.drain_timeout)
+        server = Server(
+            observed(app, meter, log),
+            meter=meter,
+            tls=self.tls,
+            drain_timeout=settings.drain_timeout,
+            gives_way=lambda: self.table.has_more(index),
+        )
         async with asyncio.TaskGroup() as group:
-            expiring = group.create_task(_expire_forever(registry, meter, settings.upload_ttl)) if expires else None
+            expiring = group.create_task(_expire_forever(registry, meter, settings.upload_ttl)) if index == 0 else None
             serving = group.create_task(server.serve(self.sockets))
             await server.listening.wait()
             meter.ready = True
             await stopping.wait()
             await asyncio.sleep(settings.drain_delay)
+            meter.ready = False
             server.stop()
             await serving
             if expiring is not None:
