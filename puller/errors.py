@@ -10,6 +10,7 @@ from moorage.registry.oci import OciError, Unavailable
 
 __all__ = [
     "BadAnswer",
+    "BadReference",
     "BrokenLayer",
     "ImageError",
     "LayoutInvalid",
@@ -41,6 +42,10 @@ class LayoutInvalid(OciError):
 
 class ImageError(Exception):
     """An image or a directory cannot be processed as asked."""
+
+
+class BadReference(ImageError):
+    """What was typed names no image and no place for one."""
 
 
 class NoMatchingPlatform(ImageError):

@@ -31,10 +31,24 @@ from moorage.registry.oci import (
 )
 from moorage.registry.oci.media_types import IMAGE_TYPES, INDEX_TYPES
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "load_manifest"]
 
 _MAX_MANIFESTS = 10_000
 """Most manifests that one walk visits, as in the copy engine (rule A17)."""
+
+
+def load_manifest(files: LayoutFiles, descriptor: Descriptor) -> Manifest:
+    """The manifest that ``descriptor`` points at, hashed.
+
+    Raises:
+        LayoutInvalid: its blob is damaged.
+        BlobUnknown: the layout does not hold it.
+    """
+    with files.open_blob(descriptor.digest) as file:
+        content = file.read(MANIFEST_LIMIT + 1)
+    if Digest.of(content, descriptor.digest.algorithm) != descriptor.digest:
+        raise LayoutInvalid(f"{files.root}: the blob {descriptor.digest} is damaged")
+    return Manifest(descriptor.media_type, content, descriptor.digest)
 
 
 class Catalog:
@@ -57,17 +71,8 @@ class Catalog:
         raise ManifestUnknown(detail={"name": str(repository), "reference": str(reference)})
 
     def load(self, descriptor: Descriptor) -> Manifest:
-        """The manifest that ``descriptor`` points at, hashed.
-
-        Raises:
-            LayoutInvalid: its blob is damaged.
-            BlobUnknown: the layout does not hold it.
-        """
-        with self._files.open_blob(descriptor.digest) as file:
-            content = file.read(MANIFEST_LIMIT + 1)
-        if Digest.of(content, descriptor.digest.algorithm) != descriptor.digest:
-            raise LayoutInvalid(f"{self._files.root}: the blob {descriptor.digest} is damaged")
-        return Manifest(descriptor.media_type, content, descriptor.digest)
+        """See ``load_manifest``."""
+        return load_manifest(self._files, descriptor)
 
     def push(
         self, repository: RepositoryName, manifest: Manifest, tags: Sequence[Tag], condition: TagCondition

@@ -46,12 +46,18 @@ OnLayer = Callable[[Layer, Unpacked], None]
 
 
 def unpack_layers(
-    layers: Sequence[Layer], target: str, *, limits: Limits | None = None, on_layer: OnLayer | None = None
+    layers: Sequence[Layer],
+    target: str,
+    *,
+    keep_markers: bool = False,
+    limits: Limits | None = None,
+    on_layer: OnLayer | None = None,
 ) -> Unpacked:
     """Makes ``target`` the root file system that the layers describe.
 
     Args:
         target: must not exist, or be an empty directory.
+        keep_markers: leaves whiteouts as the empty files that they are, for a layer that is unpacked by itself.
         on_layer: is told of each layer when it is done.
 
     Raises:
@@ -68,7 +74,11 @@ def unpack_layers(
     staging = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
     destination = Destination(staging, limits=limits)
     try:
-        done = [_apply_counted(destination, layer, limits, on_layer) for layer in layers]
+        done = []
+        for layer in layers:
+            done.append(apply_layer(destination, layer, limits, keep_markers=keep_markers))
+            if on_layer:
+                on_layer(layer, done[-1])
         destination.finish()
         os.rename(staging, target)
     except BaseException:
@@ -80,14 +90,7 @@ def unpack_layers(
     return Unpacked(sum(d.entries for d in done), sum(d.size for d in done), tuple(destination.skipped))
 
 
-def _apply_counted(destination: Destination, layer: Layer, limits: Limits, on_layer: OnLayer | None) -> Unpacked:
-    done = apply_layer(destination, layer, limits)
-    if on_layer:
-        on_layer(layer, done)
-    return done
-
-
-def apply_layer(destination: Destination, layer: Layer, limits: Limits) -> Unpacked:
+def apply_layer(destination: Destination, layer: Layer, limits: Limits, *, keep_markers: bool = False) -> Unpacked:
     """Applies one layer over what the destination holds.
 
     Raises:
@@ -98,7 +101,7 @@ def apply_layer(destination: Destination, layer: Layer, limits: Limits) -> Unpac
         reader, written, entries = TarReader(archive.read(file), limits), Written(), 0
         for entry in reader:
             entries += 1
-            match decide(entry, limits):
+            match decide(entry, limits, keep_markers=keep_markers):
                 case Put(path, entry):
                     destination.put(path, entry, reader.data(), written)
                 case Link(path, target):

@@ -64,8 +64,11 @@ class Skip:
 Action = Put | Link | Hide | HideChildren | Skip
 
 
-def decide(entry: Entry, limits: Limits) -> Action:
+def decide(entry: Entry, limits: Limits, *, keep_markers: bool = False) -> Action:
     """What to do for an entry.
+
+    Args:
+        keep_markers: the layer is unpacked by itself; its whiteouts stay as the empty files that they are.
 
     Raises:
         UnsafeLayer: its name or link leads outside, or cannot be.
@@ -78,7 +81,8 @@ def decide(entry: Entry, limits: Limits) -> Action:
     if any(part.startswith(_WHITEOUT) for part in path[:-1]):
         raise UnsafeLayer(f"{entry.name!r}: a whiteout has no children")
     if path[-1].startswith(_WHITEOUT):
-        return _decide_whiteout(path)
+        action = _decide_whiteout(path)
+        return Put(path, entry) if keep_markers and not isinstance(action, Skip) else action
     if entry.kind is Kind.HARD_LINK:
         target = parse_path(entry.link, limits)
         if not target:
