@@ -143,6 +143,8 @@ A5_TEXTS = [
     pytest.param(b'{"a": "\n"}', id="raw newline in text"),
     pytest.param(b'{"a": 1 /* */}', id="comment"),
     pytest.param(b'{"a": ' + b"9" * 5000 + b"}", id="number of 5,000 digits"),
+    pytest.param(b'{"x": "\\ud800"}', id="half a surrogate pair"),
+    pytest.param(b'{"\\ud800": 1, "\\ud800": 2}', id="half a surrogate pair as a key, twice"),
     pytest.param(b"", id="nothing"),
     pytest.param(b"\xff\xfe", id="mark only"),
 ]
@@ -366,3 +368,16 @@ def test_a_referrer_carries_its_artifact_type(content: Content, artifact_type: s
 def test_a_descriptor_reads_back_as_itself(descriptor: Descriptor) -> None:
     """``from_json`` undoes ``to_json``."""
     assert Descriptor.from_json(descriptor.to_json(), field="x") == descriptor
+
+
+@pytest.mark.parametrize("content", A5_TEXTS)
+def test_a5_a_refusal_can_be_put_into_words(content: bytes) -> None:
+    """Whatever the document holds, the error that names it is UTF-8."""
+    with pytest.raises(ManifestInvalid) as caught:
+        parse_json(content)
+    json.dumps(caught.value.to_json(), ensure_ascii=False).encode()
+
+
+def test_a_whole_surrogate_pair_is_text() -> None:
+    """Escaped as JSON escapes it, and escaped backslashes that only look like one."""
+    assert parse_json(b'{"x": "\\ud83d\\ude00", "y": "\\\\ud800"}') == {"x": "\U0001f600", "y": "\\ud800"}
