@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from http import HTTPStatus
 from typing import Any, Protocol
 
-__all__ = ["App", "ClientGone", "Exchange", "Message", "Scope", "error_body", "status_line"]
+__all__ = ["App", "ClientGone", "Exchange", "Message", "Scope", "last_answer"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -45,8 +45,8 @@ class Link(Protocol):
     async def writable(self) -> None:
         """Waits until the client has taken most of what is queued, or has gone."""
 
-    def body_awaited(self) -> None:
-        """The client was told to send the body (100 Continue)."""
+    def watch_body(self) -> None:
+        """The client was told to send the body (100 Continue): from now on it may be too slow."""
 
     def body_taken(self) -> None:
         """The app took what was buffered of the body."""
@@ -58,14 +58,21 @@ class Link(Protocol):
         """Cuts the connection so that the client cannot mistake the answer for a whole one."""
 
 
-def status_line(status: int) -> bytes:
+def _status_line(status: int) -> bytes:
     """The first line of an answer, with its line end."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
 
 
-def error_body(code: str, message: str) -> bytes:
-    """The JSON of an error that never reached the app; ``message`` is ours and needs no escapes."""
-    return b'{"errors":[{"code":"%s","message":"%s","detail":null}]}' % (code.encode(), message.encode())
+def last_answer(status: int, code: str, message: str, *, headers: bytes = b"", is_head: bool = False) -> bytes:
+    """A whole answer that the app did not give, with the protocol's error document; the connection closes behind it.
+
+    Args:
+        message: ours, so it needs no escapes.
+        headers: further lines, with their ends.
+    """
+    body = b'{"errors":[{"code":"%b","message":"%b","detail":null}]}' % (code.encode(), message.encode())
+    head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
+    return _status_line(status) + headers + head + (b"" if is_head else body)
 
 
 class Exchange:
@@ -131,9 +138,7 @@ class Exchange:
         if self.started:
             self._link.abort()
             return
-        body = error_body("UNKNOWN", "internal error")
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n\r\n" % len(body)
-        self._link.write(status_line(500) + head + (b"" if self._is_head else body))
+        self._link.write(last_answer(500, "UNKNOWN", "internal error", is_head=self._is_head))
         self.started = True
         self._finish(keep_alive=False)
 
@@ -181,7 +186,7 @@ class Exchange:
                 self.expects_continue = False
                 if not self.started:  # RFC 9110 10.1.1: after the final status has begun there is nothing to continue
                     self._link.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-                    self._link.body_awaited()
+                    self._link.watch_body()
             self._waiter = self._link.loop.create_future()
             await self._waiter
 
@@ -216,7 +221,7 @@ class Exchange:
             self._continue(message.get("body", b""), more=message.get("more_body", False))
 
     def _start(self, status: int, headers: Iterable[tuple[bytes, bytes]]) -> None:
-        parts = [status_line(status), self._link.date_line]
+        parts = [_status_line(status), self._link.date_line]
         count, length = 3, None
         for name, value in headers:
             parts += name, b": ", value, b"\r\n"

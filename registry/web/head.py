@@ -13,13 +13,17 @@ from typing import NamedTuple
 import httptools
 
 __all__ = [
+    "CHUNK_OVERHEAD",
     "MAX_FIELDS",
     "MAX_HEAD",
     "MAX_REQUEST_LINE",
+    "MAX_UNEXPLAINED",
     "REASONS",
     "Refused",
     "Target",
+    "not_http",
     "parse_head",
+    "too_much",
 ]
 
 MAX_REQUEST_LINE = 8 * 1024
@@ -30,6 +34,12 @@ MAX_HEAD = 32 * 1024
 
 MAX_FIELDS = 100
 """Header lines of one request."""
+
+CHUNK_OVERHEAD = 24
+"""Bytes that frame one chunk of a body: a size of 16 digits and its line ends."""
+
+MAX_UNEXPLAINED = 1024
+"""Bytes per request that are neither head nor body nor framing: chunk extensions, trailers, stray white space."""
 
 REASONS = (
     "bad_framing",
@@ -66,10 +76,11 @@ class Refused(Exception):
 
 
 class Target(NamedTuple):  # a tuple because one is made per request, and costs a third of a frozen dataclass
-    """What a good head asks for: raw path, raw query, a body in chunks, a 100; and the bytes of the whole head."""
+    """What a good head asks for: raw path, raw query, a body (in chunks), a 100; and the bytes of the whole head."""
 
     path: bytes
     query: bytes
+    has_body: bool
     chunked: bool
     expects_continue: bool
     size: int
@@ -88,15 +99,17 @@ def parse_head(method: str, url: bytes, version: str, headers: list[tuple[bytes,
         raise Refused(431, "head_too_large", "more than 100 header lines")
     host: bytes | None = None
     size = 0
-    chunked = expects_continue = False
+    has_body = chunked = expects_continue = False
     for name, value in headers:
         size += len(name) + len(value) + 4
         if name == b"host":
             if host is not None:
                 raise Refused(400, "bad_host", "more than one Host header")
             host = value
+        elif name == b"content-length":
+            has_body = value != b"0"
         elif name == b"transfer-encoding":
-            chunked = True
+            has_body = chunked = True
             _check_encoding(value, version)
         elif name == b"expect":
             expects_continue = value.lower() == b"100-continue"
@@ -106,7 +119,7 @@ def parse_head(method: str, url: bytes, version: str, headers: list[tuple[bytes,
         raise Refused(505, "bad_version", "only HTTP/1.1 and HTTP/1.0 are spoken here")
     _check_host(host, version)
     path, query = _parse_target(url, host or b"")
-    return Target(path, query, chunked, expects_continue and version == "1.1", line + size + 4)
+    return Target(path, query, has_body, chunked, expects_continue and version == "1.1", line + size + 4)
 
 
 def _check_encoding(value: bytes, version: str) -> None:
@@ -147,3 +160,22 @@ def _parse_absolute(url: bytes, host: bytes) -> tuple[bytes, bytes]:
     if authority.lower() != host.lower():
         raise Refused(400, "bad_target", "the request target names another host than the Host header")
     return parsed.path or b"/", parsed.query or b""
+
+
+def not_http(error: httptools.HttpParserError) -> Refused:
+    """The parser's refusal, in its own words, which are fixed texts; what could break out of our JSON is left out."""
+    words = "".join(c for c in str(error) if c.isalnum() or c in " -_'`")
+    return Refused(400, "bad_http", f"not HTTP as we speak it: {words}")
+
+
+def too_much(unexplained: int, *, in_head: bool) -> Refused | None:
+    """The refusal of bytes that no finished head, no body and no framing explains; None while they are few.
+
+    Args:
+        in_head: a head is coming just now, which may be what they are.
+    """
+    if in_head and unexplained > MAX_HEAD + MAX_REQUEST_LINE:
+        return Refused(431, "head_too_large", "headers are larger than 32 KiB")
+    if not in_head and unexplained > MAX_UNEXPLAINED:
+        return Refused(400, "bad_framing", "more than 1 KiB of chunk extensions and trailers")
+    return None

@@ -133,9 +133,9 @@ class Meter:
         """Whether the worker has said that it accepts connections."""
         return bool(self._row[_PLAN.process["ready"]])
 
-    @ready.setter
-    def ready(self, value: bool) -> None:
-        self._row[_PLAN.process["ready"]] = value
+    def accepts(self, *, connections: bool) -> None:
+        """The worker says whether it accepts connections."""
+        self._row[_PLAN.process["ready"]] = connections
 
 
 class Table:

@@ -9,73 +9,25 @@ per request and cheaper: nothing is scheduled or cancelled while requests flow.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import logging
 import math
-import struct
-import termios
 from collections import deque
-from collections.abc import Iterable
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, cast
 from urllib.parse import unquote
 
 import httptools
-from moorage.registry.web.exchange import Exchange, error_body, status_line
-from moorage.registry.web.head import MAX_HEAD, MAX_REQUEST_LINE, Refused, parse_head
+from moorage.registry.web.connections import State, untaken
+from moorage.registry.web.exchange import Exchange, last_answer
+from moorage.registry.web.head import CHUNK_OVERHEAD, MAX_REQUEST_LINE, Refused, not_http, parse_head, too_much
 from uvicorn import Config
-from uvicorn.server import ServerState
 
-__all__ = ["Connection", "ConnectionMeter", "State"]
-
-MAX_CONNECTIONS = 4096
-"""Open connections of one worker."""
-
-MAX_CONNECTIONS_PER_ADDRESS = 256
-"""Open connections of one worker from one address; loopback is exempt, because a reverse proxy of this machine brings
-everybody's connections from there, and whoever runs programs here has better ways to hurt us."""
+__all__ = ["Connection"]
 
 MAX_BUFFERED = 512 * 1024
 """Bytes of a body that wait for the app before reading pauses: one read of the loop (256 KiB) while another is used."""
 
-CHUNK_OVERHEAD = 24
-"""Bytes that frame one chunk: a size of 16 digits and its line ends."""
-
-MAX_UNEXPLAINED = 1024
-"""Bytes per request that are neither head nor body nor framing: chunk extensions, trailers, stray white space."""
-
-_LOOPBACK = ("127.", "::1", "::ffff:127.")
-_ASGI = {"version": "3.0", "spec_version": "2.4"}
 _NEVER = math.inf
 _log = logging.getLogger(__name__)
-
-
-class ConnectionMeter(Protocol):
-    """Counts what happens below the app."""
-
-    def connection_opened(self) -> None:
-        """A connection was accepted."""
-
-    def connection_closed(self) -> None:
-        """A connection is gone."""
-
-    def refused(self, reason: str) -> None:
-        """A request or connection was refused for a reason of the fixed set ``head.REASONS``."""
-
-
-class State(ServerState):
-    """What the connections of one worker share."""
-
-    def __init__(self, meter: ConnectionMeter) -> None:
-        super().__init__()
-        self.meter = meter
-        self.date_line = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
-        self.by_address: dict[str, int] = {}
-
-    def sweep(self, now: float) -> None:
-        """Expires every connection whose deadline is over. ``now``: the loop's time."""
-        connections: Iterable[Any] = self.connections
-        for connection in [each for each in connections if each.deadline < now]:
-            connection.expire(now)
 
 
 class Connection(asyncio.Protocol):
@@ -127,30 +79,25 @@ class Connection(asyncio.Protocol):
         """Takes the connection, or refuses it when there are too many."""
         self._transport = cast(asyncio.Transport, transport)
         peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        self._client = (str(peer[0]), int(peer[1])) if isinstance(peer, tuple) else None
-        self._server = (str(local[0]), int(local[1])) if isinstance(local, tuple) else None
         self._secure = transport.get_extra_info("sslcontext") is not None
-        self._scheme = "https" if self._secure else "http"
-        self._address = self._client[0] if self._client else ""
-        state = self._state
-        state.connections.add(self)  # type: ignore[arg-type]  # uvicorn names its own classes
-        state.by_address[self._address] = count = state.by_address.get(self._address, 0) + 1
-        state.meter.connection_opened()
+        self._address = str(peer[0])
+        self._scope = {
+            "type": "http",
+            "asgi": {"version": "3.0", "spec_version": "2.4"},
+            "client": (self._address, int(peer[1])),
+            "server": (str(local[0]), int(local[1])),
+            "scheme": "https" if self._secure else "http",
+            "root_path": "",
+        }
         self.deadline = self.loop.time() + self.head_deadline
-        if len(state.connections) > MAX_CONNECTIONS:
-            self._refuse(Refused(503, "too_many_connections", "too many connections, try again"))
-        elif count > MAX_CONNECTIONS_PER_ADDRESS and not self._address.startswith(_LOOPBACK):
-            self._refuse(Refused(429, "too_many_connections", "too many connections from this address"))
+        refused = self._state.enter(self, self._address)
+        if refused is not None:
+            self._refuse(refused)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tells whoever waits that the client has gone."""
-        state = self._state
-        state.connections.discard(self)
-        state.meter.connection_closed()
-        if (count := state.by_address.pop(self._address, 1) - 1) > 0:
-            state.by_address[self._address] = count
-        self._deaf, self.deadline = True, _NEVER
-        self.write_paused = False
+        self._state.leave(self, self._address)
+        self._deaf, self.deadline, self.write_paused = True, _NEVER, False
         self._queue.clear()
         for exchange in (self._current, self._newest):
             if exchange is not None:
@@ -183,11 +130,11 @@ class Connection(asyncio.Protocol):
             self._refuse(error.__context__)
         except httptools.HttpParserError as error:
             if not self._deaf:
-                self._refuse(Refused(400, "bad_http", f"not HTTP as we speak it: {_printable(error)}"))
+                self._refuse(not_http(error))
         else:
-            limit = MAX_HEAD + MAX_REQUEST_LINE if self._in_head else MAX_UNEXPLAINED
-            if self._on_wire - self._explained > limit:
-                self._refuse(_too_much(in_head=self._in_head), culprit=self._suspect)
+            refused = too_much(self._on_wire - self._explained, in_head=self._in_head)
+            if refused is not None:
+                self._refuse(refused, culprit=self._suspect)
             newest = self._newest
             self._suspect = newest if newest is not None and not newest.body_complete else None
 
@@ -203,7 +150,7 @@ class Connection(asyncio.Protocol):
         if self._current is not None and self._current.finished:
             self._rest()
         else:
-            self._watch_body()
+            self.watch_body()
 
     # -- httptools -----------------------------------------------------------------------------------------------------
 
@@ -232,18 +179,13 @@ class Connection(asyncio.Protocol):
         self._in_head = False
         self._explained += target.size
         upgrade = parser.should_upgrade()
-        if upgrade and (method == "CONNECT" or _has_body(self._headers)):
+        if upgrade and (method == "CONNECT" or target.has_body):
             # The parser stops reading the body of such a request, so it could only be mistaken for an empty one.
             raise Refused(400, "bad_framing", "this server upgrades to nothing")
         path = target.path.decode("ascii")
         scope = {
-            "type": "http",
-            "asgi": _ASGI,
+            **self._scope,
             "http_version": version,
-            "server": self._server,
-            "client": self._client,
-            "scheme": self._scheme,
-            "root_path": "",
             "headers": self._headers,
             "state": {},
             "method": method,
@@ -261,7 +203,7 @@ class Connection(asyncio.Protocol):
         self._newest = exchange
         if self._current is None or self._current.finished:
             self._start(exchange)
-            self._watch_body()
+            self.watch_body()
         else:
             self._queue.append(exchange)
             self._pause_reading()
@@ -304,10 +246,6 @@ class Connection(asyncio.Protocol):
                 self._drained = self.loop.create_future()
             await asyncio.shield(self._drained)
 
-    def body_awaited(self) -> None:
-        """The client was told to send the body (100 Continue)."""
-        self._watch_body()
-
     def body_taken(self) -> None:
         """The app took what was buffered of the body."""
         if not self._queue:
@@ -316,10 +254,14 @@ class Connection(asyncio.Protocol):
     def answered(self, *, keep_alive: bool) -> None:
         """The current exchange is answered: goes on with the next one, or rests, or closes."""
         self._state.total_requests += 1
-        if not keep_alive:
-            self._close_after_answer()
+        if not keep_alive and self._newest is not None and not self._newest.body_complete:
+            self._linger()
+        elif not keep_alive:
+            self._close()
         elif self._queue:
             self._start(self._queue.popleft())
+            if not self._queue and not cast(Exchange, self._current).body_complete:
+                self._resume_reading()
         elif self._refusal is not None:
             self._refuse(self._refusal)
         else:
@@ -359,8 +301,7 @@ class Connection(asyncio.Protocol):
         if culprit is not None and not culprit.finished:
             culprit.spoil()
             before = self._queue.index(culprit) if culprit in self._queue else 0
-            while len(self._queue) > before:
-                self._queue.pop()
+            self._queue = deque(list(self._queue)[:before])
         if current is not None and not current.finished and not current.gone:
             self._refusal = refused
             return
@@ -369,17 +310,10 @@ class Connection(asyncio.Protocol):
         if current is not None and current.gone and current.started:
             self.abort()
             return
-        body = error_body("TOOMANYREQUESTS" if refused.status == 429 else "REQUEST_INVALID", refused.message)
         retry = b"retry-after: 1\r\n" if refused.status in (429, 503) else b""
-        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n" % len(body)
-        self.write(status_line(refused.status) + self.date_line + head + retry + b"\r\n" + body)
+        code = "TOOMANYREQUESTS" if refused.status == 429 else "REQUEST_INVALID"
+        self.write(last_answer(refused.status, code, refused.message, headers=self.date_line + retry))
         self._linger()
-
-    def _close_after_answer(self) -> None:
-        if self._newest is not None and not self._newest.body_complete:
-            self._linger()
-        else:
-            self._close()
 
     def _close(self) -> None:
         """Closes when the client has taken what is queued, for which it has as long as it goes on taking."""
@@ -402,30 +336,24 @@ class Connection(asyncio.Protocol):
     def expire(self, now: float) -> None:
         """The deadline is over: judges by the phase."""
         if self.write_paused or self._transport.is_closing():
-            self._judge_writes()
+            if self._acknowledged() == self._mark:
+                self._state.meter.refused("write_stall")
+                self.abort()
+            else:
+                self._watch_writes()
         elif self._deaf:
             self._close()
         elif self._current is not None and not self._current.finished:
-            self._judge_body()
+            if self._received - self._mark < self.body_rate * self.body_window:
+                self._refuse(Refused(408, "body_timeout", "the body of the request came too slowly"))
+            else:
+                self.watch_body()
         elif self._in_head and self._on_wire:
             self._refuse(Refused(408, "head_timeout", "the head of the request took too long"))
         else:
             self._close()
 
-    def _judge_writes(self) -> None:
-        if self._acknowledged() == self._mark:
-            self._state.meter.refused("write_stall")
-            self.abort()
-        else:
-            self._watch_writes()
-
-    def _judge_body(self) -> None:
-        if self._received - self._mark < self.body_rate * self.body_window:
-            self._refuse(Refused(408, "body_timeout", "the body of the request came too slowly"))
-        else:
-            self._watch_body()
-
-    def _watch_body(self) -> None:
+    def watch_body(self) -> None:
         """Starts a window for the body, where one is being received and it is the client that we wait for."""
         current = self._current
         if current is None or current.finished:
@@ -441,12 +369,7 @@ class Connection(asyncio.Protocol):
         self.deadline = self.loop.time() + self.write_stall
 
     def _acknowledged(self) -> int:
-        """Bytes that the client's machine has taken. Our buffer alone would not show the progress of a slow client,
-        because the kernel's behind it holds megabytes and wakes us only when a third of it is free."""
-        pending = self._transport.get_write_buffer_size()
-        sock = self._transport.get_extra_info("socket")
-        (unsent,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
-        return self._written - pending - int(unsent)
+        return self._written - untaken(self._transport)
 
     def _rest(self) -> None:
         """Nothing is being answered: waits for the rest of a body, of a head, or for the next request."""
@@ -470,23 +393,8 @@ class Connection(asyncio.Protocol):
         if self._read_paused and not self._transport.is_closing():
             self._read_paused = False
             self._transport.resume_reading()
-            self._watch_body()
+            self.watch_body()
 
     def _wake_writer(self) -> None:
         if self._drained is not None and not self._drained.done():
             self._drained.set_result(None)
-
-
-def _has_body(headers: list[tuple[bytes, bytes]]) -> bool:
-    return any(name == b"transfer-encoding" or (name == b"content-length" and value != b"0") for name, value in headers)
-
-
-def _too_much(*, in_head: bool) -> Refused:
-    if in_head:
-        return Refused(431, "head_too_large", "headers are larger than 32 KiB")
-    return Refused(400, "bad_framing", "more than 1 KiB of chunk extensions and trailers")
-
-
-def _printable(error: httptools.HttpParserError) -> str:
-    """The parser's own words, which are fixed texts; anything that could break out of our JSON is left out."""
-    return "".join(c for c in str(error) if c.isalnum() or c in " -_'`")

@@ -161,7 +161,7 @@ class _Parent:
 
     def _fork(self, slot: _Slot) -> None:
         index = self.slots.index(slot)
-        self.table.meter(index).ready = False
+        self.table.meter(index).accepts(connections=False)
         slot.since, slot.restart_at = time.monotonic(), None
         sys.stdout.flush()
         sys.stderr.flush()

@@ -15,7 +15,8 @@ from typing import Any
 
 import uvicorn
 from moorage.registry.web.acceptor import Acceptor
-from moorage.registry.web.protocol import Connection, ConnectionMeter, State
+from moorage.registry.web.connections import ConnectionMeter, State
+from moorage.registry.web.protocol import Connection
 
 __all__ = ["Server"]
 

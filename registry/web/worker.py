@@ -94,10 +94,10 @@ class Worker:
             expiring = group.create_task(_expire_forever(registry, meter, settings.upload_ttl)) if index == 0 else None
             serving = group.create_task(server.serve(self.sockets))
             await server.listening.wait()
-            meter.ready = True
+            meter.accepts(connections=True)
             await stopping.wait()
             await asyncio.sleep(settings.drain_delay)
-            meter.ready = False
+            meter.accepts(connections=False)
             server.stop()
             await serving
             if expiring is not None:

@@ -259,6 +259,14 @@ class TestLimits:
         await self._check(address, _get(b"Connection: close", *fields), extra, 431)
 
 
+async def test_a_pipelined_body_may_still_be_coming(address: tuple[str, int]) -> None:
+    """A request that waits behind another one, with half its body there, gets the other half."""
+    post = _post(b"Content-Length: 6", b"Connection: close", body=b"abc")
+    answer = await _exchange(address, _get() + post, b"", b"", b"def")
+    assert _statuses(answer) == [200, 200]
+    assert answer.endswith(b"POST /x abcdef")
+
+
 async def test_an_endless_head_is_cut_off(address: tuple[str, int]) -> None:
     """A head that never ends is refused by its size, long before its deadline."""
     answer = await _exchange(address, *[b"GET /x HTTP/1.1\r\nHost: a\r\n"], *[b"X: " + b"y" * 8000 + b"\r\n"] * 8)

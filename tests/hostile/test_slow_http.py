@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-from moorage.registry.web import protocol
+from moorage.registry.web import connections
 from moorage.registry.web.head import REASONS
 from moorage.registry.web.metrics import Table
 from moorage.registry.web.protocol import Connection
@@ -290,7 +290,7 @@ async def test_slow_clients_do_not_hurt_others(connect: Any) -> None:
 
 async def test_connections_beyond_the_cap_are_told_so(monkeypatch: pytest.MonkeyPatch, connect: Any) -> None:
     """Beyond the worker's cap a connection gets 503 and the end; below it all is as ever."""
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS", 2)
     first, second = await connect(), await connect()
     third_reader, third = await connect()
     answer, _ = await _until_closed(third_reader)
@@ -305,11 +305,11 @@ async def test_connections_beyond_the_cap_are_told_so(monkeypatch: pytest.Monkey
 
 async def test_connections_of_one_address_are_capped(monkeypatch: pytest.MonkeyPatch, connect: Any) -> None:
     """Beyond the cap of one address 429; loopback is exempt, so the test takes the exemption away."""
-    monkeypatch.setattr(protocol, "MAX_CONNECTIONS_PER_ADDRESS", 1)
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_ADDRESS", 1)
     (first_reader, first), (exempt_reader, exempt) = await connect(), await connect()
     exempt.write(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
     assert (await _until_closed(exempt_reader))[0].startswith(b"HTTP/1.1 200 ")
-    monkeypatch.setattr(protocol, "_LOOPBACK", ())
+    monkeypatch.setattr(connections, "LOOPBACK", ())
     reader, writer = await connect()
     assert (await _until_closed(reader))[0].startswith(b"HTTP/1.1 429 ")
     await _until_closed(first_reader)
