@@ -9,19 +9,23 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Awaitable, Callable
+import traceback
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
+from moorage.registry.oci import OciError
 from moorage.storage_backends.base import ObjectStore
 from moorage.storage_backends.durability import Disk
+from moorage.storage_backends.errors import StorageError
 from moorage.storage_backends.filesystem import FilesystemStore
 
-from tests.crash.store_life import StoreLedger, live
+from tests.crash import registry_life, store_life
 from tests.crash.volume import Volume
-from tests.crash.workers import Say, Worker
+from tests.crash.workers import Line, Say, Worker
 
-__all__ = ["count", "cut_stores", "kill_stores"]
+__all__ = ["REGISTRY", "STORE", "Kind", "count", "cut", "kill"]
 
 _LIVES: Final = 10
 """Deaths after which a new root begins, so that judging does not take longer and longer."""
@@ -30,19 +34,48 @@ _LONGEST: Final = 0.08
 """Seconds that a life lasts at most."""
 
 
+class Ledger(Protocol):
+    """What may be true after a death, and the judgement."""
+
+    def hear(self, lines: Iterable[Line]) -> list[str]:
+        """Takes down what a worker said; complaints if it died of itself."""
+
+    async def judge(self, store: ObjectStore) -> list[str]:
+        """Complaints about what is stored now; what was found is what must be from now on."""
+
+
+class Live(Protocol):
+    """A worker's life."""
+
+    async def __call__(self, store: ObjectStore, say: Say, *, seed: str, tasks: int) -> None:
+        """Works with the store until it fails."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """A kind of life: what is done, and who judges it (``ledger(power=…)``)."""
+
+    live: Live
+    ledger: Callable[..., Ledger]
+
+
+STORE: Final = Kind(store_life.live, store_life.StoreLedger)
+REGISTRY: Final = Kind(registry_life.live, registry_life.RegistryLedger)
+
+
 def count(variable: str, default: int, ci: int) -> int:
     """How many deaths are asked for, by the environment."""
     return int(os.environ.get(variable, ci if os.environ.get("CI") else default))
 
 
-def cut_stores(kind: str, cuts: int, *, seed: int, disk: type[Disk] = Disk) -> list[str]:
-    """Cuts the power of a store ``cuts`` times; returns the complaints of the first life that has any."""
+def cut(kind: Kind, system: str, cuts: int, *, seed: int, disk: type[Disk] = Disk) -> list[str]:
+    """Cuts the power ``cuts`` times on a file system; returns the complaints of the first life that has any."""
     for start in range(0, cuts, _LIVES):
-        with Volume(kind) as volume:
-            ledger = StoreLedger(power=True)
+        with Volume(system) as volume:
+            ledger = kind.ledger(power=True)
             for number in range(start, min(cuts, start + _LIVES)):
-                story = f"{kind}-{seed}-{number}"
-                complaints = _life(volume.root, ledger, story, disk, volume.cut)
+                story = f"{system}-{seed}-{number}"
+                complaints = _life(kind, volume.root, ledger, story, disk, volume.cut)
                 volume.unmount()
                 volume.mount()
                 complaints += asyncio.run(_judged(volume.root, ledger))
@@ -51,26 +84,26 @@ def cut_stores(kind: str, cuts: int, *, seed: int, disk: type[Disk] = Disk) -> l
     return []
 
 
-def kill_stores(folder: Path, kills: int, *, seed: int) -> list[str]:
-    """Kills the processes of a store ``kills`` times; returns the complaints of the first life that has any."""
+def kill(kind: Kind, folder: Path, kills: int, *, seed: int) -> list[str]:
+    """Kills the processes ``kills`` times; returns the complaints of the first life that has any."""
     for start in range(0, kills, _LIVES):
-        root, ledger = folder / f"root-{start}", StoreLedger(power=False)
+        root, ledger = folder / f"root-{start}", kind.ledger(power=False)
         for number in range(start, min(kills, start + _LIVES)):
             story = f"kill-{seed}-{number}"
-            complaints = _life(root, ledger, story, Disk, lambda: None)
+            complaints = _life(kind, root, ledger, story, Disk, lambda: None)
             complaints += asyncio.run(_judged(root, ledger))
             if complaints:
                 return [f"{story}: {complaint}" for complaint in complaints]
     return []
 
 
-def _life(root: Path, ledger: StoreLedger, story: str, disk: type[Disk], end: Callable[[], None]) -> list[str]:
+def _life(kind: Kind, root: Path, ledger: Ledger, story: str, disk: type[Disk], end: Callable[[], None]) -> list[str]:
     """Two processes work for a random while, then the end comes; complaints of those that died of something else."""
 
     def work(name: str) -> Callable[[Say], Awaitable[None]]:
         async def run(say: Say) -> None:
             store = await FilesystemStore.open(root, disk=disk())
-            await live(store, say, seed=name, tasks=3)
+            await kind.live(store, say, seed=name, tasks=3)
 
         return run
 
@@ -80,9 +113,11 @@ def _life(root: Path, ledger: StoreLedger, story: str, disk: type[Disk], end: Ca
     return [complaint for worker in workers for complaint in ledger.hear(worker.kill())]
 
 
-async def _judged(root: Path, ledger: StoreLedger) -> list[str]:
+async def _judged(root: Path, ledger: Ledger) -> list[str]:
     store: ObjectStore = await FilesystemStore.open(root)
     try:
         return await ledger.judge(store)
+    except (StorageError, OciError):
+        return [f"nobody can work with it: {traceback.format_exc()}"]
     finally:
         await store.close()

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.crash.lives import count, kill_stores
+from tests.crash.lives import REGISTRY, STORE, Kind, count, kill
 
 pytestmark = [pytest.mark.crash, pytest.mark.timeout(1800)]
 
 
-def test_f1_a_store_survives_kills(tmp_path: Path) -> None:
-    """Objects and uploads, written by two processes at once that are killed at random moments."""
-    assert kill_stores(tmp_path, count("MOORAGE_KILLS", 500, 100), seed=1) == []
+@pytest.mark.parametrize("kind", [pytest.param(STORE, id="store"), pytest.param(REGISTRY, id="registry")])
+def test_f1_kills(kind: Kind, tmp_path: Path) -> None:
+    """Two processes work at once and are killed at random moments, whatever they are at."""
+    assert kill(kind, tmp_path, count("MOORAGE_KILLS", 500, 100), seed=1) == []

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from moorage.storage_backends.durability import Disk
 
-from tests.crash.lives import cut_stores
-from tests.crash.volume import KINDS
+from tests.crash.lives import REGISTRY, STORE, Kind, cut
+from tests.crash.volume import SYSTEMS
 
 pytestmark = [pytest.mark.crash, pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -30,8 +30,9 @@ class ForgetsFiles(Disk):
         """Does nothing."""
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("kind", [pytest.param(STORE, id="store"), pytest.param(REGISTRY, id="registry")])
 @pytest.mark.parametrize("disk", [ForgetsDirectories, ForgetsFiles])
-def test_a_forgetful_store_is_caught(kind: str, disk: type[Disk]) -> None:
+def test_a_forgetful_store_is_caught(kind: Kind, system: str, disk: type[Disk]) -> None:
     """The same operations, the same cuts, the same judgement: now it complains."""
-    assert cut_stores(kind, CUTS, seed=1, disk=disk) != []
+    assert cut(kind, system, CUTS, seed=1, disk=disk) != []

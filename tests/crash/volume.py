@@ -15,9 +15,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
-__all__ = ["KINDS", "SmallDisk", "Volume"]
+__all__ = ["SYSTEMS", "SmallDisk", "Volume"]
 
-KINDS: Final = {"ext4": (96, ("mkfs.ext4", "-q", "-F")), "xfs": (320, ("mkfs.xfs", "-q", "-f"))}
+SYSTEMS: Final = {"ext4": (96, ("mkfs.ext4", "-q", "-F")), "xfs": (320, ("mkfs.xfs", "-q", "-f"))}
 """File system: size of its image in MiB (sparse), and the command that makes it."""
 
 _SHUTDOWN: Final = 0x8004587D  # _IOR('X', 125, __u32): XFS_IOC_GOINGDOWN, which ext4 takes too
@@ -28,7 +28,7 @@ class Volume:
     """A file system in an image. Use it as a context manager; ``root`` is a directory in it, while it is mounted."""
 
     def __init__(self, kind: str) -> None:
-        self._size, self._make = KINDS[kind]
+        self._size, self._make = SYSTEMS[kind]
         memory = "/dev/shm"  # noqa: S108  # a device whose flushes cost nothing; private by mkdtemp
         self._folder = tempfile.TemporaryDirectory(
             prefix="moorage-crash-", dir=memory if os.path.isdir(memory) else None
