@@ -67,8 +67,7 @@ class MoorageProcess:
         log: Path | None = None,
     ) -> None:
         self.command = [
-            *(sys.executable, "-c", "from moorage.registry.cli import serve; serve(prog_name='moorage serve')"),
-            *("--listen", "127.0.0.1:0"),
+            *(str(Path(sys.executable).with_name("moorage")), "serve", "--listen", "127.0.0.1:0"),
             *("--root", str(root), "--workers", str(workers)),
             *(() if log else ("--no-access-log",)),
             *arguments,

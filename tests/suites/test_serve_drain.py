@@ -268,7 +268,7 @@ def test_the_first_line_tells_where_and_how(tmp_path: Path) -> None:
 
 def _start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """A ``moorage serve`` that is expected not to start."""
-    command = [sys.executable, "-c", "from moorage.registry.cli import serve; serve(prog_name='moorage serve')"]
+    command = [str(Path(sys.executable).with_name("moorage")), "serve"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MOORAGE_")}
     return subprocess.run(
         [*command, *arguments], env=clean | environment, capture_output=True, text=True, timeout=20, check=False
