@@ -101,7 +101,8 @@ class _PlainLines(_Silent):
     def __call__(self, event: Event) -> None:
         match event:
             case Resolved(reference, descriptor, blobs, size):
-                say(f"{reference} is {descriptor.digest}: {blobs} blobs, {human_size(size)}")
+                name = "" if reference == str(descriptor.digest) else f"{reference} is "
+                say(f"{name}{descriptor.digest}: {blobs} blobs, {human_size(size)}")
             case BlobStarted(blob):
                 self._started[str(blob.digest)] = time.monotonic()
             case BlobDone(blob):
