@@ -138,7 +138,8 @@ def test_sigterm_drains(tmp_path: Path, workers: int) -> None:
             time.sleep(DELAY + 0.3 - (time.monotonic() - began))
             assert _is_refused(_port(server.url))
             assert server.process.poll() is None
-            assert digests == statuses == []
+            assert not digests
+            assert not statuses
         assert digests == [DIGEST]
         assert statuses == [201]
         assert server.wait(timeout=10) == 0

@@ -137,7 +137,7 @@ async def test_long_and_strange_values_stay_in_their_string(logged: _Logged) -> 
 
 
 def _entry(**values: Any) -> Entry:
-    fixed = {"time": "t", "method": "GET", "path": "/", "status": 200, "bytes": 0, "ms": 1.0, "client": "", "agent": ""}
+    fixed: dict[str, Any] = {"time": "t", "method": "GET", "path": "/", "status": 200, "bytes": 0, "ms": 1.0, "client": "", "agent": ""}
     return Entry(**(fixed | {"id": "1"} | values))
 
 
