@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -56,6 +57,13 @@ def unseen(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     """Sample images whose layers no other test has pushed: nothing can be reused, mounted or found in a cache."""
     sample_layout(tmp_path / "unseen", seed=request.node.nodeid)
     return tmp_path / "unseen"
+
+
+@pytest.fixture
+def moorage(tmp_path: Path) -> Program:
+    """Our client, with a store of its own."""
+    program = Path(sys.executable).with_name("moorage")
+    return Program((str(program),), tmp_path / "home", {"MOORAGE_STORE": str(tmp_path / "store")})
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,13 +23,6 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
         stored = Stored(url, place)
         yield stored
         stored.close()
-
-
-@pytest.fixture
-def moorage(tmp_path: Path) -> Program:
-    """Our client, with a store of its own."""
-    program = Path(sys.executable).with_name("moorage")
-    return Program((str(program),), tmp_path / "home", {"MOORAGE_STORE": str(tmp_path / "store")})
 
 
 @pytest.fixture
