@@ -33,6 +33,9 @@ class ConnectionMeter(Protocol):
     def connection_closed(self) -> None:
         """A connection is gone."""
 
+    def running(self, count: int) -> None:
+        """So many requests are being answered; told every 100 ms."""
+
     def refused(self, reason: str) -> None:
         """A request or connection was refused for a reason of the fixed set ``head.REASONS``."""
 
@@ -65,7 +68,8 @@ class State(ServerState):
             self.by_address[address] = count
 
     def sweep(self, now: float) -> None:
-        """Expires every connection whose deadline is over. ``now``: the loop's time."""
+        """Expires every connection whose deadline is over, and tells the meter. ``now``: the loop's time."""
+        self.meter.running(len(self.tasks))
         connections: Iterable[Any] = self.connections
         for connection in [each for each in connections if each.deadline < now]:
             connection.expire(now)

@@ -73,20 +73,18 @@ class Meter:
     def __init__(self, row: memoryview) -> None:
         self._row = row
 
-    def request_began(self) -> None:
-        """A request reached the app."""
-        self._row[_PLAN.running] += 1
+    def request(self, endpoint: str, method: str, status: int, nanoseconds: int, received: int, sent: int) -> None:
+        """A request is over; positional, because it is called for each one.
 
-    def request_ended(
-        self, endpoint: str, method: str, status: int, *, nanoseconds: int, received: int, sent: int
-    ) -> None:
-        """A request is over. ``status``: ``CUT`` if its answer did not reach its end; bytes are those of bodies."""
+        Args:
+            status: ``CUT`` if its answer did not reach its end.
+            received, sent: bytes of the bodies.
+        """
         row, plan = self._row, _PLAN
         base = plan.requests.get((endpoint, method))
         if base is None:
             base = plan.requests[endpoint, "other"]
         row[base + status // 100] += 1
-        row[plan.running] -= 1
         base = plan.seconds[endpoint]
         row[base + bisect_left(_LIMITS, nanoseconds)] += 1
         row[base + len(BUCKETS) + 1] += nanoseconds
@@ -100,6 +98,10 @@ class Meter:
     def uploads_expired(self, count: int) -> None:
         """Abandoned uploads were dropped."""
         self._row[_PLAN.uploads["expired"]] += count
+
+    def running(self, count: int) -> None:
+        """So many requests are being answered now."""
+        self._row[_PLAN.running] = count
 
     def connection_opened(self) -> None:
         """A connection was accepted."""

@@ -13,7 +13,7 @@ from itertools import count
 from time import perf_counter_ns
 
 from moorage.registry.web.access_log import MAX_AGENT, MAX_PATH, AccessLog, Entry, harmless_query
-from moorage.registry.web.exchange import App, Message, Scope
+from moorage.registry.web.exchange import App, ClientGone, Message, Scope
 from moorage.registry.web.metrics import CUT, Meter
 
 __all__ = ["observed"]
@@ -25,29 +25,29 @@ _Send = Callable[[Message], Awaitable[None]]
 
 def observed(app: App, meter: Meter, log: AccessLog | None = None) -> App:
     """``app``, reporting to ``meter`` and, if there is one, to ``log``; answers carry ``X-Request-Id``."""
-    prefix, numbers = secrets.token_hex(5), count(1)
+    prefix, numbers = secrets.token_hex(5).encode() + b"-%x", count(1)
 
     async def observe(scope: Scope, receive: _Receive, send: _Send) -> None:
-        watch = _Watch(receive, send, _request_id(scope) or b"%s-%x" % (prefix.encode(), next(numbers)))
+        given = agent = b""
+        for name, value in scope["headers"]:
+            if name == b"user-agent":
+                agent = value
+            elif name == b"x-request-id":
+                given = value
+        harmless = given and _REQUEST_ID.fullmatch(given)
+        watch = _Watch(receive, send, given if harmless else prefix % next(numbers))
         began = perf_counter_ns()
-        meter.request_began()
         try:
             await app(scope, watch.receive, watch.send)
-        except BaseException:
-            watch.complete = False  # also where sending the last message is what failed
+        except BaseException as exc:
+            watch.fail(exc)
             raise
         finally:
             nanoseconds = perf_counter_ns() - began
-            meter.request_ended(
-                scope.get("moorage.endpoint", "Other"),
-                scope["method"],
-                watch.status if watch.complete else CUT,
-                nanoseconds=nanoseconds,
-                received=watch.received,
-                sent=watch.sent,
-            )
+            status, endpoint = watch.status if watch.complete else CUT, scope.get("moorage.endpoint", "Other")
+            meter.request(endpoint, scope["method"], status, nanoseconds, watch.received, watch.sent)
             if log is not None:
-                log.write(_entry(log, scope, watch, nanoseconds))
+                log.write(_entry(log, scope, watch, agent, nanoseconds))
 
     return observe
 
@@ -77,21 +77,18 @@ class _Watch:
             headers = [*message["headers"], (b"x-request-id", self.id)]
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
         else:
-            self.sent += len(message["body"])
+            self.sent += len(message.get("body", b""))
             if not message.get("more_body", False):
                 self.complete = True
         return self._send(message)
 
-
-def _request_id(scope: Scope) -> bytes | None:
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            return value if _REQUEST_ID.fullmatch(value) else None
-    return None
+    def fail(self, exc: BaseException) -> None:
+        """The app raised: without a word sent, the server answers 500 for it, unless nobody is there any more."""
+        is_answered = self.status == 0 and isinstance(exc, Exception) and not isinstance(exc, ClientGone)
+        self.status, self.complete = 500 if is_answered else self.status, is_answered
 
 
-def _entry(log: AccessLog, scope: Scope, watch: _Watch, nanoseconds: int) -> Entry:
-    agent = next((value for name, value in scope["headers"] if name == b"user-agent"), b"")
+def _entry(log: AccessLog, scope: Scope, watch: _Watch, agent: bytes, nanoseconds: int) -> Entry:
     client, query = scope["client"], scope["query_string"]
     return Entry(
         time=log.now(),
