@@ -155,7 +155,7 @@ def parse_manifest(content: bytes, media_type: str) -> ImageManifest | ImageInde
 
 
 def parse_json(content: bytes) -> Any:
-    """JSON that has one reading only: UTF-8, no byte-order mark, no duplicate keys, no NaN, at most 32 levels deep.
+    """JSON that has one reading only: Unicode without a mark, no duplicate keys, no NaN, at most 32 levels deep.
 
     Raises:
         ManifestInvalid: it is not such JSON.
@@ -170,6 +170,8 @@ def parse_json(content: bytes) -> Any:
         raise ManifestInvalid(f"not JSON: {exc}") from None
     if _is_deeper_than(document, _MAX_DEPTH):
         raise ManifestInvalid(f"JSON nested deeper than {_MAX_DEPTH} levels")
+    if b"\\ud" in content.lower():
+        _refuse_half_pairs(document)
     return document
 
 
@@ -220,13 +222,23 @@ def _unique_pairs(pairs: Iterable[tuple[str, Any]]) -> dict[str, Any]:
     unique: dict[str, Any] = {}
     for key, value in pairs:
         if key in unique:
-            raise ManifestInvalid("duplicate key in JSON object", detail={"key": key[:256]})
+            raise ManifestInvalid(
+                "duplicate key in JSON object", detail={"key": key[:256].encode("ascii", "backslashreplace").decode()}
+            )
         unique[key] = value
     return unique
 
 
 def _refuse_constant(name: str) -> NoReturn:
     raise ManifestInvalid(f"{name} is not JSON")
+
+
+def _refuse_half_pairs(document: object) -> None:
+    """Half of a surrogate pair is an escape that no text can hold: readers differ in what they make of it."""
+    try:
+        json.dumps(document, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ManifestInvalid("text that is no Unicode: half a surrogate pair") from None
 
 
 def _is_deeper_than(document: object, limit: int) -> bool:
