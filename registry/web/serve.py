@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import signal
 import socket
 import ssl
@@ -49,6 +50,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     """
     tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     sockets = _listen(settings.listen)
+    _allow_files()
     table = Table(settings.workers)
     lifeline, held = os.pipe()
     worker = Worker(settings, sockets, table, tls, lifeline)
@@ -103,6 +105,12 @@ def _listen(address: Address) -> list[socket.socket]:
         hint = " (is another server running? --listen HOST:PORT takes another)" if exc.errno == errno.EADDRINUSE else ""
         raise CannotServe(f"cannot listen on {address}: {exc.strerror}{hint}") from None
     return sockets
+
+
+def _allow_files() -> None:
+    """Takes as many descriptors as the system grants: the usual 1,024 are fewer than the connections of one worker."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 @dataclass(slots=True)
