@@ -8,6 +8,7 @@ well by mistake. A request body is whole only when the protocol says so: a clien
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from typing import Final
@@ -183,7 +184,8 @@ def error_answer(error: OciError) -> tuple[int, list[Header], bytes]:
             headers.append((b"allow", ", ".join(_allowed_methods(error)).encode("ascii")))
         case TooManyRequests() | Unavailable():
             headers.append((b"retry-after", RETRY_AFTER))
-    return error.status, headers, json_body({"errors": [error.to_json()]})
+    # Escaped to ASCII: a detail may quote text, of a client or of a registry behind us, that is no Unicode.
+    return error.status, headers, json.dumps({"errors": [error.to_json()]}, separators=(",", ":")).encode("ascii")
 
 
 def _allowed_methods(error: OciError) -> list[str]:
