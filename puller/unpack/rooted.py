@@ -50,10 +50,10 @@ class RootedTree:
         self._current = None
 
     def find(self, path: Path) -> Directory | None:
-        """The directory at ``path``; None if there is nothing.
+        """The directory at ``path``; None if there is none.
 
         Raises:
-            UnsafeLayer: something on the way is neither a directory nor a link to one.
+            UnsafeLayer: links do not end, or lead too deep.
         """
         return self._walk(path, None)
 
@@ -116,6 +116,10 @@ class RootedTree:
                 on_made((*here.path, name))
             except OSError:
                 target = _read_link(here, name)
+                if target is None and on_made is None:
+                    return False
+                if target is None:
+                    raise UnsafeLayer(f"{shown((*here.path, name))}: is not a directory") from None
                 links += 1
                 if links > _MAX_LINKS:
                     raise UnsafeLayer(f"{shown(path)}: more than {_MAX_LINKS} links on the way") from None
@@ -159,8 +163,9 @@ def shown(path: Path) -> str:
     return ascii("/".join(os.fsdecode(part) for part in path))[:300]
 
 
-def _read_link(here: Directory, name: bytes) -> bytes:
+def _read_link(here: Directory, name: bytes) -> bytes | None:
+    """The target, or None if it is no link."""
     try:
         return os.readlink(name, dir_fd=here.descriptor)
     except OSError:
-        raise UnsafeLayer(f"{shown((*here.path, name))}: is not a directory") from None
+        return None
