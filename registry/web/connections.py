@@ -82,5 +82,7 @@ def untaken(transport: asyncio.Transport) -> int:
     only when a third of it is free.
     """
     sock = transport.get_extra_info("socket")
+    if sock is None or sock.fileno() < 0:  # closed meanwhile: nobody takes anything any more
+        return transport.get_write_buffer_size()
     (unsent,) = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0\0\0\0"))
     return transport.get_write_buffer_size() + int(unsent)

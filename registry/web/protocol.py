@@ -12,14 +12,13 @@ import asyncio
 import logging
 import math
 from collections import deque
-from typing import Any, ClassVar, cast
+from typing import ClassVar, cast
 from urllib.parse import unquote
 
 import httptools
 from moorage.registry.web.connections import State, untaken
-from moorage.registry.web.exchange import Exchange, last_answer
+from moorage.registry.web.exchange import App, Exchange, last_answer
 from moorage.registry.web.head import CHUNK_OVERHEAD, MAX_REQUEST_LINE, Refused, not_http, parse_head, too_much
-from uvicorn import Config
 
 __all__ = ["Connection"]
 
@@ -40,18 +39,12 @@ class Connection(asyncio.Protocol):
     write_stall: ClassVar[float] = 30
     linger: ClassVar[float] = 2  # how long we go on reading for nothing, so that a reset does not eat our last answer
 
-    def __init__(
-        self,
-        config: Config,
-        server_state: State,
-        app_state: dict[str, Any],
-        _loop: asyncio.AbstractEventLoop | None = None,
-    ) -> None:
-        self.loop = _loop or asyncio.get_running_loop()
+    def __init__(self, app: App, state: State, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
         self.deadline = _NEVER
         self.write_paused = False
-        self._app = config.loaded_app
-        self._state = server_state
+        self._app = app
+        self._state = state
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport
         self._current: Exchange | None = None  # the one being answered
@@ -78,7 +71,8 @@ class Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Takes the connection, or refuses it when there are too many."""
         self._transport = cast(asyncio.Transport, transport)
-        peer, local = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        # A client that has left already has no address any more.
+        peer, local = (transport.get_extra_info(name) or ("", 0) for name in ("peername", "sockname"))
         self._secure = transport.get_extra_info("sslcontext") is not None
         self._address = str(peer[0])
         self._scope = {

@@ -49,7 +49,7 @@ class Server(uvicorn.Server):
     ) -> None:
         config = uvicorn.Config(
             app,
-            http=connection,
+            http=connection,  # made by ourselves below; named so that uvicorn does not load its own
             ws="none",
             loop="uvloop",
             lifespan="off",
@@ -64,6 +64,7 @@ class Server(uvicorn.Server):
         self.listening = asyncio.Event()
         """Set when connections are accepted."""
         self._stopping = asyncio.Event()
+        self._connection = connection
         self._acceptors: list[Acceptor] = []
         self._gives_way = gives_way
         self._tls = tls
@@ -71,10 +72,10 @@ class Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Starts to accept."""
-        config, loop, state = self.config, asyncio.get_running_loop(), self.server_state
+        app, state, loop = self.config.loaded_app, self.server_state, asyncio.get_running_loop()
 
-        def connection() -> asyncio.Protocol:
-            return config.http_protocol_class(config, state, {}, loop)  # type: ignore[call-arg]  # a Connection
+        def connection() -> Connection:
+            return self._connection(app, state, loop)
 
         self._acceptors = [
             Acceptor(sock, connection, tls=self._tls, gives_way=self._gives_way) for sock in sockets or []
