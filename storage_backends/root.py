@@ -9,6 +9,7 @@ import contextlib
 import os
 import stat
 
+from moorage.storage_backends.base import UPLOADS
 from moorage.storage_backends.durability import Disk
 from moorage.storage_backends.errors import StorageError
 from moorage.storage_backends.tree import Tree
@@ -31,9 +32,8 @@ def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
     if os.stat(tree.root).st_mode & stat.S_IWOTH:
         raise StorageError(f"everybody may write into {tree.root}: take that right away (chmod o-w)")
     _require_ours(tree.root)
-    for folder in (tree.private, f"{tree.private}tmp", f"{tree.private}staging", f"{tree.private}locks"):
-        _make(folder)
-    _make(f"{tree.base}uploads")
+    for folder in (PRIVATE, *(f"{PRIVATE}{name}" for name in ("tmp", "staging", "locks")), UPLOADS):
+        _make(tree.base + folder)
     _require_case(tree)
     _sweep(f"{tree.private}tmp", stale_before)
     disk.sync_directory(tree.root)

@@ -16,6 +16,7 @@ from moorage.storage_backends.errors import UploadNotFound
 
 __all__ = ["UploadRecord", "is_upload", "record_key"]
 
+_MAX_NOTE: Final = 2000
 _UPLOAD: Final = re.compile(r"[0-9a-f]{32}")
 
 
@@ -27,7 +28,13 @@ class UploadRecord(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     note: bytes
 
     def encode(self) -> bytes:
-        """The record as one line of JSON, with a check over its fields."""
+        """The record as one line of JSON, with a check over its fields; it fits a page.
+
+        Raises:
+            ValueError: the note has more than 2,000 bytes.
+        """
+        if len(self.note) > _MAX_NOTE:
+            raise ValueError(f"a note of {len(self.note)} bytes")
         fields = {"key": self.key, "offset": self.offset, "note": base64.b64encode(self.note).decode()}
         return msgspec.json.encode({**fields, "check": self._check()}) + b"\n"
 
