@@ -1,0 +1,255 @@
+"""The same directory gives the same digest, anywhere and any time; and everything in it comes back."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from moorage.puller.entries import Entry, Kind
+from moorage.puller.errors import PackError
+from moorage.puller.gzip_writer import GzipWriter
+from moorage.puller.image import read_config, read_layers
+from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.pack import Packed, pack_directory, source_date_epoch
+from moorage.puller.tar_writer import encode_entry
+from moorage.puller.unpack.apply import unpack_layers
+from moorage.puller.unpack.source import TarReader
+from moorage.registry.oci import Digest, ImageManifest, Platform
+
+from tests.demo import Tree, compare
+
+_AMD64 = Platform("linux", "amd64")
+
+
+def _fill(root: Path) -> Path:
+    (root / "folder" / "sub").mkdir(parents=True)
+    (root / "folder" / "file").write_bytes(b"content" * 1000)
+    (root / "folder" / "twin").hardlink_to(root / "folder" / "file")
+    (root / "folder" / "empty").touch(0o600)
+    (root / "setuid").write_bytes(b"x")
+    (root / "setuid").chmod(0o4755)
+    (root / "link").symlink_to("/absolute/../target")
+    (root / "Ναύτης").write_text("name")
+    os.mkfifo(root / "pipe")
+    os.close(os.open(os.path.join(os.fsencode(root), b"\xff"), os.O_CREAT))
+    (root / "folder" / "sub").chmod(0o1770)
+    for number, path in enumerate(sorted(root.rglob("*"), key=os.fsencode)):
+        os.utime(path, ns=(0, 1_600_000_000_000_000_000 + number * 1_000_000_001), follow_symlinks=False)
+    return root
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    (tmp_path / "source").mkdir()
+    return _fill(tmp_path / "source")
+
+
+@pytest.fixture
+def pack(tmp_path: Path, source: Path) -> Callable[..., tuple[Packed, LayoutFiles]]:
+    def pack(root: Path = source, *, name: str = "layout", epoch: int | None = None) -> tuple[Packed, LayoutFiles]:
+        files = LayoutFiles(str(tmp_path / name), create=True)
+        return pack_directory(str(root), files, platform=_AMD64, epoch=epoch), files
+
+    return pack
+
+
+Pack = Callable[..., tuple[Packed, LayoutFiles]]
+
+
+def _layer(files: LayoutFiles, packed: Packed) -> bytes:
+    with files.open_blob(packed.layer.digest) as file:
+        return file.read()
+
+
+def test_what_was_packed_comes_back(pack: Pack, source: Path, tmp_path: Path) -> None:
+    """Names, content, modes, owners, times to the nanosecond, links of both kinds."""
+    packed, files = pack()
+    unpack_layers(read_layers(files, packed.manifest), str(tmp_path / "out"))
+    assert list(compare(Tree.read(source), Tree.read(tmp_path / "out"))) == []
+    assert packed.entries == len(list(source.rglob("*")))
+
+
+def test_attributes_come_back(pack: Pack, source: Path, tmp_path: Path) -> None:
+    """Those of the user's own name space."""
+    os.setxattr(source / "setuid", "user.note", b"\x00bytes")
+    packed, files = pack()
+    unpack_layers(read_layers(files, packed.manifest), str(tmp_path / "out"))
+    assert os.getxattr(tmp_path / "out" / "setuid", "user.note") == b"\x00bytes"
+
+
+def test_packing_twice_gives_the_same_bytes(pack: Pack) -> None:
+    """Layer, config and manifest."""
+    assert pack(name="one")[0] == pack(name="two")[0]
+
+
+def test_a_copy_in_another_place_gives_the_same_bytes(pack: Pack, source: Path, tmp_path: Path) -> None:
+    """Inode numbers, order of creation, path and time of day do not matter."""
+    again = tmp_path / "another" / "place"
+    again.mkdir(parents=True)
+    for path in sorted(source.rglob("*"), key=os.fsencode, reverse=True):
+        if path.is_dir():
+            (again / path.relative_to(source)).mkdir(parents=True, exist_ok=True)
+    subprocess.run(["cp", "-a", f"{source}/.", str(again)], check=True)
+    assert pack(again, name="two")[0] == pack(name="one")[0]
+
+
+def test_another_process_gives_the_same_bytes(pack: Pack, source: Path, tmp_path: Path) -> None:
+    """With another hash seed, time zone, locale and umask."""
+    program = (
+        "import os, sys; os.umask(0o077); from moorage.puller.pack import *; from moorage.puller.layout_files import *;"
+        "from moorage.registry.oci import Platform;"
+        "files = LayoutFiles(sys.argv[2], create=True);"
+        "print(pack_directory(sys.argv[1], files, platform=Platform('linux', 'amd64')).manifest.digest)"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "TZ": "Asia/Kathmandu", "LC_ALL": "C", "LANG": "C"}
+    done = subprocess.run(
+        [sys.executable, "-c", program, str(source), str(tmp_path / "other")],
+        env=environment, capture_output=True, text=True, check=True, timeout=60,
+    )  # fmt: skip
+    assert Digest.parse(done.stdout.strip()) == pack()[0].manifest.digest
+
+
+def test_known_entries_have_known_bytes() -> None:
+    """A change of format shows here: it changes what everybody's pushes are called."""
+    entries = [
+        Entry(b"d", Kind.DIRECTORY, 0o1755, 0, 0, 1_600_000_000 * 10**9),
+        Entry(b"d/hello", Kind.FILE, 0o644, 1000, 2**31, 1_600_000_000_500_000_000, 6, xattrs={b"user.a": b"b"}),
+        Entry(b"l" * 150, Kind.SYMLINK, 0o777, link=b"t" * 150),
+        Entry(b"null", Kind.CHARACTER_DEVICE, 0o666, device=(1, 3)),
+    ]
+    assert Digest.of(b"".join(map(encode_entry, entries))) == Digest.parse(
+        "sha256:33272fc76abde2c05b5b88cce7ec4ce102dd990cfd3aee48fff68068ad25e03b"
+    )
+
+
+@pytest.mark.parametrize("change", ["content", "mode", "mtime", "name", "target"])
+def test_every_change_shows(pack: Pack, source: Path, change: str) -> None:
+    """Nothing that we keep is ignored."""
+    before = pack(name="one")[0]
+    victim = source / "setuid"
+    stamp = victim.stat().st_mtime_ns
+    match change:
+        case "content":
+            victim.write_bytes(b"y")
+        case "mode":
+            victim.chmod(0o755)
+        case "name":
+            victim.rename(source / "renamed")
+        case "target":
+            (source / "link").unlink()
+            (source / "link").symlink_to("elsewhere")
+    if change in ("content", "mode"):
+        os.utime(victim, ns=(0, stamp))
+    if change == "mtime":
+        os.utime(victim, ns=(0, stamp + 1))
+    assert pack(name="two")[0].manifest.digest != before.manifest.digest
+
+
+def test_newer_files_are_clamped(pack: Pack, source: Path) -> None:
+    """To SOURCE_DATE_EPOCH; older ones keep their time, and the config says the newest."""
+    packed, files = pack(epoch=1_600_000_003)
+    times = {entry.mtime for entry in TarReader(iter([gzip.decompress(_layer(files, packed))]))}
+    assert max(times) == 1_600_000_003 * 10**9
+    assert min(times) == 1_600_000_000 * 10**9
+    document = packed.manifest.document
+    assert isinstance(document, ImageManifest)
+    assert read_config(files, document)["created"] == "2020-09-13T12:26:43Z"
+
+
+@pytest.mark.parametrize(("raw", "expected"), [("", None), ("0", 0), ("1600000000", 1_600_000_000)])
+def test_the_epoch_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch, raw: str, expected: int | None) -> None:
+    """As reproducible-builds.org has it."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", raw)
+    assert source_date_epoch() == expected
+
+
+@pytest.mark.parametrize("raw", ["now", "-1", "1.5", "٣", "9" * 20])
+def test_an_epoch_that_is_no_number_is_refused(monkeypatch: pytest.MonkeyPatch, raw: str) -> None:
+    """Silently packing other times would defeat its purpose."""
+    monkeypatch.setenv("SOURCE_DATE_EPOCH", raw)
+    with pytest.raises(PackError):
+        source_date_epoch()
+
+
+def test_the_config_describes_a_container(pack: Pack) -> None:
+    """Platform, diffID, history; and the descriptor is right."""
+    packed, files = pack()
+    document = packed.manifest.document
+    assert isinstance(document, ImageManifest)
+    config = read_config(files, document)
+    assert (config["os"], config["architecture"]) == ("linux", "amd64")
+    assert config["rootfs"] == {"type": "layers", "diff_ids": [str(packed.diff_id)]}
+    assert len(config["history"]) == 1
+    assert files.stat_blob(packed.layer.digest) == packed.layer.size
+
+
+def test_names_are_sorted_and_parents_come_first(pack: Pack) -> None:
+    """Bytewise, component by component."""
+    packed, files = pack()
+    raw = gzip.decompress(_layer(files, packed))
+    names = [entry.name.rstrip(b"/").split(b"/") for entry in TarReader(iter([raw]))]
+    assert names == sorted(names)
+
+
+def test_the_gzip_header_says_nothing(pack: Pack) -> None:
+    """No time, no name, no system; and the content is one ordinary member."""
+    packed, files = pack()
+    blob = _layer(files, packed)
+    assert blob[:10] == b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
+    assert Digest.of(gzip.decompress(blob)) == packed.diff_id
+
+
+@pytest.mark.parametrize("size", [0, 1, 2**20 - 1, 2**20, 2**20 + 1, 5 * 2**20 + 7])
+@pytest.mark.parametrize("workers", [1, 3])
+def test_gzip_does_not_depend_on_the_number_of_cores(monkeypatch: pytest.MonkeyPatch, size: int, workers: int) -> None:
+    """Nor on how the data was cut."""
+    content = (b"some text that compresses " * (size // 26 + 1))[:size]
+    outputs = []
+    for count, step in ((workers, 70_000), (2, 2**21)):
+        monkeypatch.setattr(os, "cpu_count", lambda count=count: count)
+        parts: list[bytes] = []
+        with GzipWriter(parts.append) as writer:
+            for start in range(0, size, step):
+                writer.write(content[start : start + step])
+        outputs.append(b"".join(parts))
+    assert outputs[0] == outputs[1]
+    assert gzip.decompress(outputs[0]) == content
+
+
+def test_sockets_are_left_out_and_said(pack: Pack, source: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They mean nothing elsewhere."""
+    monkeypatch.chdir(source)
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind("socket")
+        assert pack()[0].skipped == ("socket",)
+
+
+def test_a_whiteout_name_cannot_be_packed(pack: Pack, source: Path) -> None:
+    """It would delete in the image."""
+    (source / "folder" / ".wh.file").touch()
+    with pytest.raises(PackError, match=r"\.wh\."):
+        pack()
+    assert not list((source.parent / "layout" / "ingests").iterdir())
+
+
+def test_what_is_no_directory_cannot_be_packed(pack: Pack, source: Path) -> None:
+    """Nor what is not there."""
+    for path in (source / "setuid", source / "none"):
+        with pytest.raises(PackError, match="not a directory"):
+            pack(path)
+
+
+def test_an_empty_directory_is_an_image(pack: Pack, tmp_path: Path) -> None:
+    """Of a layer without entries."""
+    (tmp_path / "nothing").mkdir()
+    packed, files = pack(tmp_path / "nothing")
+    unpack_layers(read_layers(files, packed.manifest), str(tmp_path / "out"))
+    assert list((tmp_path / "out").iterdir()) == []
+    assert json.loads(packed.manifest.content)["layers"][0]["digest"] == str(packed.layer.digest)
