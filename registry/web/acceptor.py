@@ -1,9 +1,9 @@
 """Takes connections from a listening socket that several workers share.
 
-Law: the worker with the fewest open connections goes first; one that has more waits 2 ms, in which the others may take
-the connection, and then takes it itself, so a worker that hangs holds up nobody. Left to the event loop, whoever wakes
-first takes the whole burst: measured, 16 connections of a load generator went to one of two workers. SO_REUSEPORT
-would deal them out by chance, and let a second server listen on the port unnoticed.
+Law: the worker with the fewest open connections goes first; one that has clearly more waits a millisecond, in which
+the others may take the connection, and then takes it itself, so a worker that hangs holds up nobody. Left to the event
+loop, whoever wakes first takes the whole burst: measured, all 16 connections of a load generator went to one of two
+workers. SO_REUSEPORT would deal them out by chance, and let a second server listen on the port unnoticed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ HANDSHAKE_SECONDS = 10.0
 FAREWELL_SECONDS = 1.0
 """Seconds that a client gets to answer the end of a TLS connection; most never do."""
 
-_GIVE_WAY = 0.002  # seconds
+_GIVE_WAY = 0.001  # seconds
+_BURST = 16  # connections taken at once, before others get a chance to be served
 _EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _RECOVER = 0.5  # seconds without accepting when the system has no room for another connection
 _log = logging.getLogger(__name__)
@@ -34,7 +35,7 @@ class Acceptor:
 
     Args:
         factory: makes the protocol of a connection.
-        gives_way: whether another worker should go first.
+        gives_way: whether another worker should go first, given how many connections are being greeted here.
     """
 
     def __init__(
@@ -43,7 +44,7 @@ class Acceptor:
         factory: Callable[[], asyncio.Protocol],
         *,
         tls: ssl.SSLContext | None,
-        gives_way: Callable[[], bool],
+        gives_way: Callable[[int], bool],
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
@@ -68,10 +69,12 @@ class Acceptor:
         self._loop.add_reader(self._sock, self._knock)
 
     def _knock(self) -> None:
-        if self._gives_way():
-            self._pause(_GIVE_WAY)
-        else:
-            self._accept()
+        for _ in range(_BURST):
+            if self._gives_way(len(self._greetings)):
+                self._pause(_GIVE_WAY)
+                break
+            if not self._accept():
+                break
 
     def _pause(self, seconds: float) -> None:
         self._loop.remove_reader(self._sock)
@@ -81,20 +84,22 @@ class Acceptor:
         self._listen()
         self._accept()
 
-    def _accept(self) -> None:
+    def _accept(self) -> bool:
+        """Takes one connection; says whether there was one."""
         try:
             sock, _ = self._sock.accept()
         except (BlockingIOError, ConnectionAbortedError):
-            return  # another worker was first, or the client has thought better of it
+            return False  # another worker was first, or the client has thought better of it
         except OSError as exc:
             if exc.errno not in _EXHAUSTED:
                 raise
             _log.error("cannot accept connections just now: %s", exc.strerror)
             self._pause(_RECOVER)
-            return
+            return False
         greeting = self._loop.create_task(self._greet(sock))
         self._greetings.add(greeting)
         greeting.add_done_callback(self._greetings.discard)
+        return True
 
     async def _greet(self, sock: socket.socket) -> None:
         try:

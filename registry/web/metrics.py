@@ -151,10 +151,14 @@ class Table:
         """The row of a worker, counted from 0."""
         return Meter(self._rows[worker])
 
-    def has_more(self, worker: int) -> bool:
-        """Whether the worker has more connections open than another one that accepts some."""
-        mine, ready = _open_connections(self._rows[worker]), _PLAN.process["ready"]
-        return any(row[ready] and _open_connections(row) < mine for row in self._rows)
+    def has_more(self, worker: int, more: int) -> bool:
+        """Whether the worker, with so many more, has clearly more connections open than another one that accepts some.
+
+        Clearly, because workers that are exactly even would do nothing but wait for each other.
+        """
+        mine, ready = _open_connections(self._rows[worker]) + more, _PLAN.process["ready"]
+        least = min((_open_connections(row) for row in self._rows if row[ready]), default=mine)
+        return mine > least + 1 + least // 8
 
     def render(self, version: str) -> bytes:
         """The figures of all workers in Prometheus' text format."""

@@ -44,7 +44,7 @@ class Server(uvicorn.Server):
         meter: ConnectionMeter,
         tls: ssl.SSLContext | None = None,
         drain_timeout: float = 30.0,
-        gives_way: Callable[[], bool] = lambda: False,
+        gives_way: Callable[[int], bool] = lambda _: False,
         connection: type[Connection] = Connection,
     ) -> None:
         config = uvicorn.Config(

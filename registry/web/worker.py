@@ -88,7 +88,7 @@ class Worker:
             meter=meter,
             tls=self.tls,
             drain_timeout=settings.drain_timeout,
-            gives_way=lambda: self.table.has_more(index),
+            gives_way=lambda more: self.table.has_more(index, more),
         )
         async with asyncio.TaskGroup() as group:
             expiring = group.create_task(_expire_forever(registry, meter, settings.upload_ttl)) if index == 0 else None

@@ -132,3 +132,35 @@ def test_every_family_has_help() -> None:
     families: list[Any] = list(text_string_to_metric_families(Table(workers=1).render("1").decode()))
     assert len(families) > 15
     assert [family.name for family in families if not family.documentation] == []
+
+
+@pytest.mark.parametrize(
+    ("open_connections", "more", "gives_way"),
+    [
+        pytest.param((0, 0), 0, False, id="both empty"),
+        pytest.param((1, 0), 0, False, id="one more is even enough"),
+        pytest.param((2, 0), 0, True, id="two more are too many"),
+        pytest.param((0, 0), 2, True, id="those being greeted count"),
+        pytest.param((105, 100), 0, False, id="of many, an eighth more is even enough"),
+        pytest.param((114, 100), 0, True, id="beyond an eighth it is not"),
+        pytest.param((0, 5), 0, False, id="fewer"),
+    ],
+)
+def test_who_takes_the_next_connection(open_connections: tuple[int, int], more: int, gives_way: bool) -> None:
+    """A worker gives way when it has clearly more connections than another one that accepts."""
+    table = Table(workers=3)
+    for worker, count in enumerate(open_connections):
+        meter = table.meter(worker)
+        meter.accepts(connections=True)
+        for _ in range(count):
+            meter.connection_opened()
+    assert table.has_more(0, more) is gives_way
+
+
+def test_a_worker_alone_gives_way_to_nobody() -> None:
+    """Workers that do not accept, being dead or draining, are not waited for."""
+    table = Table(workers=2)
+    table.meter(0).accepts(connections=True)
+    for _ in range(50):
+        table.meter(0).connection_opened()
+    assert not table.has_more(0, 1)
