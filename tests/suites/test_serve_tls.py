@@ -59,6 +59,7 @@ def test_https_is_served(server: MoorageProcess) -> None:
         assert client.get(f"{server.url}/v2/a/blobs/{digest}").content == content
 
 
+@pytest.mark.interop
 def test_curl_is_content(server: MoorageProcess) -> None:
     """A client of another make verifies the certificate too."""
     authority = Path(server.command[server.command.index("--tls-cert") + 1]).with_name("ca.pem")
