@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 from moorage.storage_backends.durability import Disk
 
 from tests.crash.lives import REGISTRY, STORE, Kind, cut
-from tests.crash.volume import SYSTEMS
+from tests.crash.volume import SYSTEMS, Volume
 
 pytestmark = [pytest.mark.crash, pytest.mark.root, pytest.mark.timeout(600)]
 
@@ -36,3 +38,19 @@ class ForgetsFiles(Disk):
 def test_a_forgetful_store_is_caught(kind: Kind, system: str, disk: type[Disk]) -> None:
     """The same operations, the same cuts, the same judgement: now it complains."""
     assert cut(kind, system, CUTS, seed=1, disk=disk) != []
+
+
+def test_a_lost_directory_is_not_called_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """When xfs shuts down, its own ``fsync`` of an open directory still succeeds; ours does not."""
+    sync = os.fsync
+    with Volume("xfs") as volume:
+        volume.root.mkdir()
+        (volume.root / "lost").touch()
+
+        def sync_without_power(fd: int) -> None:
+            volume.cut()
+            sync(fd)
+
+        monkeypatch.setattr(os, "fsync", sync_without_power)
+        with pytest.raises(OSError, match="Input/output"):
+            Disk().sync_directory(str(volume.root))

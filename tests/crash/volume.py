@@ -33,6 +33,7 @@ class Volume:
         self._folder = tempfile.TemporaryDirectory(
             prefix="moorage-crash-", dir=memory if os.path.isdir(memory) else None
         )
+        self._mounted = False
         self._image = f"{self._folder.name}/image"
         self._mount_point = f"{self._folder.name}/mnt"
         self.root = Path(self._mount_point) / "root"
@@ -48,17 +49,19 @@ class Volume:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if os.path.ismount(self._mount_point):
+        if self._mounted:
             self.unmount()
         self._folder.cleanup()
 
     def mount(self) -> None:
         """Mounts the image, which replays the log of the file system."""
         subprocess.run(["mount", "-o", "loop", self._image, self._mount_point], check=True)
+        self._mounted = True
 
     def unmount(self) -> None:
         """Unmounts the image; nobody may have a file open in it."""
         subprocess.run(["umount", self._mount_point], check=True)
+        self._mounted = False
 
     def cut(self) -> None:
         """Stops the file system now; every write and sync from here on fails."""
