@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -50,7 +50,7 @@ def make_room(disk: Path) -> None:
         ballast.unlink()
 
 
-async def fill_up(put: Callable[[int], object]) -> int:
+async def fill_up(put: Callable[[int], Awaitable[object]]) -> int:
     """Writes until there is no room; returns how often that worked."""
     for number in range(1000):
         if await outcome(put(number)) is storage.StorageFull:
