@@ -26,6 +26,7 @@ __all__ = [
     "CommonPrefix",
     "Expect",
     "Expectation",
+    "FileSpan",
     "ObjectInfo",
     "ObjectStore",
     "Reading",
@@ -96,10 +97,26 @@ class Capabilities:
     min_append: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class FileSpan:
+    """Bytes ``start`` up to, not including, ``stop`` of a file, whose descriptor is open while the reading is."""
+
+    descriptor: int
+    start: int
+    stop: int
+
+    def fileno(self) -> int:
+        """The descriptor, as the system calls want it."""
+        return self.descriptor
+
+
 class Reading(Protocol):
     """An open object: ``info`` is known before the first byte. Iterate it once; chunks are at most 1 MiB."""
 
     info: ObjectInfo
+
+    def file(self) -> FileSpan | None:
+        """What iterating would bring, as a file for the kernel to send; None where there is no such file."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """The bytes of the range, in order."""

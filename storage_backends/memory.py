@@ -55,6 +55,9 @@ class _MemoryReading:
         self.info = info
         self._data = data
 
+    def file(self) -> None:
+        """See ``Reading.file``: there is no file."""
+
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self._data), _CHUNK):
             yield self._data[start : start + _CHUNK]

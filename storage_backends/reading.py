@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 from types import TracebackType
 from typing import Final
 
-from moorage.storage_backends.base import ObjectInfo, Reading
+from moorage.storage_backends.base import FileSpan, ObjectInfo, Reading
 from moorage.storage_backends.durability import uninterrupted
 from moorage.storage_backends.errors import KeyNotFound, StorageUnavailable
 from moorage.storage_backends.os_errors import storage_errors
@@ -101,6 +101,9 @@ class _HeldReading:
     def __init__(self, info: ObjectInfo, data: bytes) -> None:
         self.info, self._data = info, data
 
+    def file(self) -> None:
+        """See ``Reading.file``: the bytes are here, which is better."""
+
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self
 
@@ -119,6 +122,10 @@ class _FileReading:
     def __init__(self, info: ObjectInfo, fd: int, offset: int, stop: int, reader: Reader) -> None:
         self.info, self._fd, self._offset, self._stop, self._reader = info, fd, offset, stop, reader
         self._ahead: asyncio.Future[bytes] | None = None
+
+    def file(self) -> FileSpan:
+        """See ``Reading.file``."""
+        return FileSpan(self._fd, self._offset, self._stop)
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         return self

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from moorage.registry.oci.descriptor import Descriptor
 from moorage.registry.oci.digest import Digest
@@ -25,6 +25,8 @@ __all__ = [
     "ANY_VALUE",
     "BlobStream",
     "Deleter",
+    "FileSpan",
+    "InFile",
     "Lister",
     "Reader",
     "Registry",
@@ -45,6 +47,29 @@ class BlobStream(Protocol):
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Bounded chunks, in order. An exception means that the content cannot be completed: abort the transfer."""
+
+
+class FileSpan(Protocol):
+    """Bytes ``start`` up to, not including, ``stop`` of an open file."""
+
+    @property
+    def start(self) -> int:
+        """Where they begin."""
+
+    @property
+    def stop(self) -> int:
+        """Where they end."""
+
+    def fileno(self) -> int:
+        """The descriptor, open as long as the stream is."""
+
+
+@runtime_checkable
+class InFile(Protocol):
+    """A ``BlobStream`` whose bytes may lie in a file here, from where the kernel can send them."""
+
+    def file(self) -> FileSpan | None:
+        """The bytes of the stream, to be taken instead of iterating it; None where they lie elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,13 @@ class Link(Protocol):
     async def writable(self) -> None:
         """Waits until the client has taken most of what is queued, or has gone."""
 
+    async def send_file(self, file: int, offset: int, count: int) -> None:
+        """Has the kernel send bytes of a file, behind what is queued; ends early when the client has gone.
+
+        Raises:
+            OSError, EOFError: it cannot be completed.
+        """
+
     def watch_body(self) -> None:
         """The client was told to send the body (100 Continue): from now on it may be too slow."""
 
@@ -217,6 +224,8 @@ class Exchange:
             self._start(message["status"], message["headers"])
         elif self.finished:
             raise RuntimeError(f"{message['type']} after the end of the answer")
+        elif message["type"] == "http.response.zerocopysend":
+            await self._send_file(message)
         else:
             self._continue(message.get("body", b""), more=message.get("more_body", False))
 
@@ -263,9 +272,26 @@ class Exchange:
             self._remaining -= len(body)
             self._link.write(body)
         if not more:
-            if self._remaining:
-                raise RuntimeError("the answer is shorter than its Content-Length")
-            self._finish(keep_alive=self.keep_alive)
+            self._end()
+
+    async def _send_file(self, message: Message) -> None:
+        count = message["count"]
+        if self._is_head or self._chunked or self._until_close or count > self._remaining:
+            raise RuntimeError("a file needs an answer with a Content-Length that has room for it")
+        try:
+            await self._link.send_file(message["file"].fileno(), message["offset"], count)
+        except ConnectionError as exc:
+            raise ClientGone("the client has gone") from exc
+        if self.gone:
+            raise ClientGone("the client has gone")
+        self._remaining -= count
+        if not message.get("more_body", False):
+            self._end()
+
+    def _end(self) -> None:
+        if self._remaining:
+            raise RuntimeError("the answer is shorter than its Content-Length")
+        self._finish(keep_alive=self.keep_alive)
 
     def _finish(self, *, keep_alive: bool) -> None:
         self.finished = True

@@ -77,7 +77,7 @@ class _Watch:
             headers = [*message["headers"], (b"x-request-id", self.id)]
             message = {"type": "http.response.start", "status": self.status, "headers": headers}
         else:
-            self.sent += len(message.get("body", b""))
+            self.sent += message["count"] if "count" in message else len(message.get("body", b""))
             if not message.get("more_body", False):
                 self.complete = True
         return self._send(message)

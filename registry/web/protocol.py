@@ -19,6 +19,7 @@ import httptools
 from moorage.registry.web.connections import State, untaken
 from moorage.registry.web.exchange import App, Exchange, last_answer
 from moorage.registry.web.head import CHUNK_OVERHEAD, MAX_REQUEST_LINE, Refused, not_http, parse_head, too_much
+from moorage.registry.web.sendfile import EXTENSIONS, FileSender
 
 __all__ = ["Connection"]
 
@@ -58,6 +59,7 @@ class Connection(asyncio.Protocol):
         self._refusal: Refused | None = None  # said once the requests before it are answered
         self._read_paused = False
         self._drained: asyncio.Future[None] | None = None
+        self._files: FileSender | None = None
         self._on_wire = self._explained = 0  # bytes since the connection was last idle
         self._received = self._written = self._mark = 0
 
@@ -82,6 +84,7 @@ class Connection(asyncio.Protocol):
             "server": (str(local[0]), int(local[1])),
             "scheme": "https" if self._secure else "http",
             "root_path": "",
+            "extensions": {} if self._secure else EXTENSIONS,
         }
         self.deadline = self.loop.time() + self.head_deadline
         refused = self._state.enter(self, self._address)
@@ -96,6 +99,8 @@ class Connection(asyncio.Protocol):
         for exchange in (self._current, self._newest):
             if exchange is not None:
                 exchange.lose()
+        if self._files is not None:
+            self._files.close()
         self._wake_writer()
         del self._parser  # breaks the cycle between parser and protocol
 
@@ -239,6 +244,12 @@ class Connection(asyncio.Protocol):
             if self._drained is None or self._drained.done():
                 self._drained = self.loop.create_future()
             await asyncio.shield(self._drained)
+
+    async def send_file(self, file: int, offset: int, count: int) -> None:
+        """Has the kernel send bytes of a file, behind what is queued; ends early when the client has gone."""
+        self._files = self._files or FileSender(self, self._transport)
+        async for sent in self._files.send(file, offset, offset + count):
+            self._written += sent
 
     def body_taken(self) -> None:
         """The app took what was buffered of the body."""

@@ -16,6 +16,8 @@ from typing import Final
 import msgspec
 from moorage.registry.oci import (
     Digest,
+    FileSpan,
+    InFile,
     InternalError,
     OciError,
     SizeInvalid,
@@ -36,6 +38,9 @@ COMMON: Final[tuple[Header, ...]] = (
 )
 RETRY_AFTER: Final = b"5"
 """Seconds after which a client may come back (429, 503)."""
+
+_PIECE: Final = 8 << 20
+"""Bytes of a file that are handed to the server at once; also what is counted as sent though the client left."""
 
 _VISIBLE = re.compile(r"[\x21-\x7e]+")
 _LENGTH = re.compile(r"[0-9]{1,19}")
@@ -59,13 +64,14 @@ class Call:
         error_headers: headers that an error answer to this request carries as well.
     """
 
-    __slots__ = ("_headers", "_receive", "_send", "_was_read", "error_headers", "is_head", "started")
+    __slots__ = ("_headers", "_receive", "_send", "_takes_files", "_was_read", "error_headers", "is_head", "started")
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._headers: list[Header] = scope["headers"]
         self._receive = receive
         self._send = send
         self._was_read = False
+        self._takes_files = "http.response.zerocopysend" in scope.get("extensions", ())
         self.is_head = scope["method"] == "HEAD"
         self.started = False
         self.error_headers: Sequence[Header] = ()
@@ -129,6 +135,10 @@ class Call:
             OSError: the client left (ASGI: the server says so when something is sent); nothing more is produced for it.
             InternalError: the chunks are more or fewer bytes than announced.
         """
+        file = chunks.file() if self._takes_files and isinstance(chunks, InFile) else None
+        if file is not None:
+            await self._send_file(status, headers, file, length=length)
+            return
         missing = length
         async for chunk in chunks:
             missing -= len(chunk)
@@ -141,6 +151,17 @@ class Call:
             raise InternalError("content is shorter than announced")
         if not self.started:
             await self.reply(status, headers)
+
+    async def _send_file(self, status: int, headers: Sequence[Header], file: FileSpan, *, length: int) -> None:
+        """Leaves the bytes to the server (ASGI's zero copy extension), a piece at a time: a client may leave."""
+        if file.stop - file.start != length:
+            raise InternalError("content has another size than announced")
+        await self._start(status, headers, length)
+        for offset in range(file.start, file.stop, _PIECE):
+            count = min(_PIECE, file.stop - offset)
+            more = offset + count < file.stop
+            message = {"type": "http.response.zerocopysend", "file": file, "offset": offset, "count": count}
+            await self._send({**message, "more_body": more})
 
     async def refuse(self, error: OciError) -> None:
         """Answers with an error."""
