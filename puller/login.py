@@ -135,7 +135,7 @@ def _find_credentials(document: Mapping[str, Mapping[str, Mapping[str, str]]], r
     for key in keys:
         encoded = document.get("auths", {}).get(key, {}).get("auth")
         if encoded:
-            username, _, password = base64.b64decode(encoded).decode().partition(":")
+            username, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
             return Credentials(username, password.rstrip("\0"))
     return None
 

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 from moorage.puller.errors import BadAnswer
 
-__all__ = ["Origin", "check_hop", "is_loopback", "is_machine_local", "redact"]
+__all__ = ["Origin", "check_hop", "follow", "is_loopback", "is_machine_local", "redact"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -73,6 +73,20 @@ def check_hop(here: Origin, there: Origin) -> None:
         raise BadAnswer(f"{here}: refused to be sent from https to {there}")
     if is_machine_local(there.host) and not is_machine_local(here.host):
         raise BadAnswer(f"{here}: refused to be sent to {there}, an address of this machine")
+
+
+def follow(base: str, location: str) -> str:
+    """The absolute URL that the answer of ``base`` means by ``location``.
+
+    Raises:
+        BadAnswer: it is no URL, or leads where we do not go (``check_hop``).
+    """
+    try:
+        target = urljoin(base, location)
+    except ValueError:
+        raise BadAnswer(f"{redact(base)}: sends us to what is no URL") from None
+    check_hop(Origin.of(base), Origin.of(target))
+    return target
 
 
 def redact(url: str) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator
 from typing import Any
-from urllib.parse import urljoin
 
 from moorage.puller.errors import BadAnswer
-from moorage.puller.origins import Origin, redact
+from moorage.puller.origins import Origin, follow, redact
 from moorage.puller.transport import Answer
 from moorage.puller.wire import Wire
 from moorage.registry.oci import ManifestInvalid, parse_json, routes
@@ -81,7 +80,7 @@ def _next_page(answer: Answer) -> str | None:
     match = _NEXT.search(answer.header("Link") or "")
     if match is None:
         return None
-    target: str = urljoin(answer.url, match[1])
+    target = follow(answer.url, match[1])
     if Origin.of(target) != Origin.of(answer.url):
         raise BadAnswer(f"{redact(answer.url)}: the next page is at another origin")
     return target

@@ -55,10 +55,10 @@ def normalise(platform: Platform) -> Platform:
     """The same platform by its common name: ``aarch64`` and ``arm64/v8`` are ``arm64``, ``arm`` is ``arm/v7``."""
     architecture, implied = _ARCHITECTURES.get(platform.architecture, (platform.architecture, ""))
     variant = platform.variant or implied or _DEFAULT_VARIANTS.get(architecture, "")
-    if (architecture, variant) in _IMPLIED_VARIANTS:
-        variant = ""
     if variant.isdigit():
         variant = f"v{variant}"
+    if (architecture, variant) in _IMPLIED_VARIANTS:
+        variant = ""
     system = _SYSTEMS.get(platform.os, platform.os)
     return Platform(system, architecture, variant, platform.os_version, platform.os_features)
 

@@ -23,11 +23,10 @@ from itertools import count
 from time import time
 from types import TracebackType
 from typing import Self
-from urllib.parse import urljoin
 
 import httpx
 from moorage.puller.errors import BadAnswer, Unreachable
-from moorage.puller.origins import Origin, check_hop, redact
+from moorage.puller.origins import Origin, follow, redact
 
 __all__ = ["ERROR_LIMIT", "Answer", "Request", "RetryPolicy", "Transport"]
 
@@ -217,11 +216,8 @@ def _redirected(request: Request, location: str | None) -> Request:
     """The request to send after a redirect to ``location``."""
     if request.method not in ("GET", "HEAD") or not location:
         raise BadAnswer(f"{redact(request.url)}: unusable redirect of a {request.method}")
-    target = urljoin(request.url, location)
-    here, there = Origin.of(request.url), Origin.of(target)
-    check_hop(here, there)
-    headers = dict(request.headers)
-    if here != there:
+    target, headers = follow(request.url, location), dict(request.headers)
+    if Origin.of(target) != Origin.of(request.url):
         headers.pop("Authorization", None)
     return replace(request, url=target, headers=headers)
 

@@ -11,11 +11,10 @@ from collections.abc import AsyncIterable, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
-from urllib.parse import urljoin
 
 from moorage.puller.errors import BadAnswer
 from moorage.puller.login import Login
-from moorage.puller.origins import Origin, check_hop, redact
+from moorage.puller.origins import Origin, follow, redact
 from moorage.puller.transport import ERROR_LIMIT, Answer, Request, Transport
 from moorage.registry.oci import (
     BlobUnknown,
@@ -110,9 +109,7 @@ def location_of(answer: Answer) -> str:
     location = answer.header("Location")
     if not location:
         raise BadAnswer(f"{redact(answer.url)}: answered without a Location")
-    target = urljoin(answer.url, location)
-    check_hop(Origin.of(answer.url), Origin.of(target))
-    return target
+    return follow(answer.url, location)
 
 
 def _scope_of(endpoint: routes.Endpoint) -> str:
