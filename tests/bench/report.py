@@ -23,17 +23,23 @@ def table(case: Case, samples: Mapping[str, Sequence[Sample]]) -> str:
         f"{case.name}",
         f"  {'':16}{'per s':>9}{'±%':>4}{'MB/s':>7}{'p50 ms':>9}{'p99 ms':>9}{'CPU us':>9}{'MiB':>6}{'x dist':>8}",
     ]
-    base = _median(samples[_BASE]) if _BASE in samples else None
-    for name, rounds in samples.items():
-        middle = _median(rounds)
-        rates = [sample.rate for sample in rounds]
-        spread = 50 * (max(rates) - min(rates)) / middle.rate
-        ratio = f"{middle.rate / base.rate:8.2f}" if base else ""
-        lines.append(
-            f"  {name:16}{_figure(middle.rate):>9}{spread:4.0f}{middle.moved_per_second / 1e6:7,.0f}{middle.p50 * 1e3:9.2f}"
-            f"{middle.p99 * 1e3:9.2f}{middle.cpu_per_request * 1e6:9,.0f}{middle.peak / _MIB:6.0f}{ratio}"
-        )
-    return "\n".join(lines)
+    base = _median(samples[_BASE]).rate if _BASE in samples else None
+    return "\n".join([*lines, *(_line(name, rounds, base) for name, rounds in samples.items())])
+
+
+def _line(name: str, rounds: Sequence[Sample], base: float | None) -> str:
+    middle, rates = _median(rounds), [sample.rate for sample in rounds]
+    figures = (
+        f"{_figure(middle.rate):>9}",
+        f"{50 * (max(rates) - min(rates)) / middle.rate:4.0f}",
+        f"{middle.moved_per_second / 1e6:7,.0f}",
+        f"{middle.p50 * 1e3:9.2f}",
+        f"{middle.p99 * 1e3:9.2f}",
+        f"{middle.cpu_per_request * 1e6:9,.0f}",
+        f"{middle.peak / _MIB:6.0f}",
+        f"{middle.rate / base:8.2f}" if base else "",
+    )
+    return f"  {name:16}{''.join(figures)}"
 
 
 def ratios(results: Results) -> str:
