@@ -42,14 +42,14 @@ class Tree:
     """A directory as far as it can be compared: by name what each file is, and which names are one file."""
 
     root: Path
-    entries: dict[str, tuple[object, ...]]
+    entries: dict[str, tuple[str, *tuple[object, ...]]]
     twins: frozenset[frozenset[str]]
     size: int
 
     @classmethod
     def read(cls, root: Path) -> Tree:
         """Everything below ``root``."""
-        entries: dict[str, tuple[object, ...]] = {}
+        entries: dict[str, tuple[str, *tuple[object, ...]]] = {}
         names: dict[int, set[str]] = defaultdict(set)
         size = 0
         for path in _walk(root):

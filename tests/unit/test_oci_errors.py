@@ -19,7 +19,7 @@ from moorage.registry.oci import (
     error_from_wire,
 )
 
-_CLASSES = sorted({*OciError.__subclasses__(), BlobReferenced}, key=lambda cls: cls.__name__)
+_CLASSES: list[type[OciError]] = sorted({*OciError.__subclasses__(), BlobReferenced}, key=lambda cls: cls.__name__)
 
 
 @pytest.mark.parametrize("cls", _CLASSES)

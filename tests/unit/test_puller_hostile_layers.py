@@ -11,6 +11,7 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import zstandard
@@ -101,8 +102,8 @@ def test_a_link_in_the_way_leads_nowhere(
     tmp_path: Path,
     canary: Path,
     target: str,
-    act: tuple,
-    layers: int,  # type: ignore[type-arg]
+    act: tuple[Any, ...],
+    layers: int,
 ) -> None:
     """It is followed inside the root, or the layer is refused; outside nothing changes."""
     link = symlink("link", str(canary) if target == "OUT" else target)

@@ -10,7 +10,8 @@ from moorage.registry.oci.media_types import OCI_IMAGE
 
 
 def _entry(platform: str | None, number: int = 0) -> Descriptor:
-    parsed = Platform(*platform.split("/")) if platform else None
+    os, architecture, variant = (platform or "").split("/") + [""] * (2 - (platform or "").count("/"))
+    parsed = Platform(os, architecture, variant) if platform else None
     return Descriptor(OCI_IMAGE, Digest.of(f"{platform} {number}".encode()), 1, platform=parsed)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -67,7 +68,7 @@ def test_the_reader_reads_what_the_writer_writes(members: list[tuple[Entry, byte
     ]
 
 
-def _fields(entry: Entry) -> tuple[object, ...]:
+def _fields(entry: Entry) -> tuple[Any, ...]:
     return (
         *(entry.kind, entry.mode, entry.uid, entry.gid, entry.mtime),
         *(entry.size, entry.link, entry.device, entry.xattrs),

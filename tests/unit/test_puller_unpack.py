@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from moorage.puller.entries import Entry, Kind
@@ -78,9 +79,9 @@ def test_whiteouts_remove_from_lower_layers(tmp_path: Path, upper: tuple, gone: 
 )  # fmt: skip
 def test_whiteouts_spare_their_own_layer(
     tmp_path: Path,
-    members: tuple,
+    members: tuple[Any, ...],
     expected: set[str],
-    order: int,  # type: ignore[type-arg]
+    order: int,
 ) -> None:
     """Wherever the marker stands in the archive."""
     unpack(tmp_path / "r", _LOWER, members[::order])
@@ -155,7 +156,7 @@ def test_a_root_without_entry_is_open_to_read(tmp_path: Path) -> None:
 
 def test_link_targets_are_kept_as_they_are(tmp_path: Path) -> None:
     """Absolute, climbing and dangling targets are data."""
-    targets = ["/etc/passwd", "../../../../etc", "no/where", "loop", b"\xff\xfe"]
+    targets: list[str | bytes] = ["/etc/passwd", "../../../../etc", "no/where", "loop", b"\xff\xfe"]
     unpack(tmp_path / "r", tuple(symlink(f"l{n}", target) for n, target in enumerate(targets)))
     assert [os.readlink(os.fsencode(tmp_path / "r" / f"l{n}")) for n in range(5)] == [os.fsencode(t) for t in targets]
 

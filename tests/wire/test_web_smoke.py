@@ -532,7 +532,7 @@ class Failing(NoDelete):
         raise self.fault
 
     @asynccontextmanager
-    async def read_blob(  # type: ignore[override]  # a generator is one way to make such a context manager
+    async def read_blob(  # a generator is one way to make such a context manager
         self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[BlobStream]:
         yield self
@@ -600,7 +600,7 @@ class Endless(NoDelete):
         self.closed = asyncio.Event()
 
     @asynccontextmanager
-    async def read_blob(  # type: ignore[override]  # a generator is one way to make such a context manager
+    async def read_blob(  # a generator is one way to make such a context manager
         self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[BlobStream]:
         try:
