@@ -19,7 +19,7 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from moorage.registry.settings import Address, Settings
 from moorage.registry.web.metrics import Table
@@ -29,6 +29,7 @@ from moorage.registry.web.worker import Worker
 __all__ = ["CannotServe", "serve", "tls_context"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
+_NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # such as ::1 where IPv6 is switched off
 _POLL = 0.02  # seconds between two looks at the workers while they start
 _GRACE = 5.0  # seconds that workers get beyond their drain before they are killed
 _LONGEST_PAUSE = 10.0  # seconds before a worker that keeps dying is started again
@@ -85,26 +86,43 @@ def _no_password() -> NoReturn:
 
 
 def _listen(address: Address) -> list[socket.socket]:
-    """Listening sockets on every address that the host name means."""
+    """Listening sockets on every address that the host name means and this machine has."""
     sockets: list[socket.socket] = []
+    failed: OSError | None = None
     try:
         found = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         # One port for all: where any free one will do, only the first address gets it.
         for family, _, _, _, place in found if address.port else found[:1]:
-            sock = socket.socket(family, socket.SOCK_STREAM)
-            sockets.append(sock)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.bind(place)
-            sock.listen(BACKLOG)
-            sock.setblocking(False)
+            try:
+                sockets.append(_bound(family, place))
+            except OSError as exc:
+                failed = exc
+                if exc.errno not in _NO_SUCH_ADDRESS:
+                    break
     except OSError as exc:
+        failed = exc
+    if failed is not None and not (sockets and failed.errno in _NO_SUCH_ADDRESS):
         for sock in sockets:
             sock.close()
-        hint = " (is another server running? --listen HOST:PORT takes another)" if exc.errno == errno.EADDRINUSE else ""
-        raise CannotServe(f"cannot listen on {address}: {exc.strerror}{hint}") from None
+        hint = (
+            " (is another server running? --listen HOST:PORT takes another)" if failed.errno == errno.EADDRINUSE else ""
+        )
+        raise CannotServe(f"cannot listen on {address}: {failed.strerror}{hint}")
     return sockets
+
+
+def _bound(family: int, place: Any) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.bind(place)
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    return sock
 
 
 def _allow_files() -> None:

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 
 import uvloop
-from moorage.registry.oci import OciError, Registry
+from moorage.registry.oci import Registry
 from moorage.registry.settings import Settings
 from moorage.registry.store import LocalRegistry
 from moorage.registry.store.measured import MeasuredStore
@@ -120,5 +120,7 @@ async def _expire_forever(registry: LocalRegistry, meter: Meter, ttl: float) -> 
             if expired := await registry.expire_uploads(ttl):
                 meter.uploads_expired(expired)
                 _log.info("dropped %d uploads without progress for %d s", expired, ttl)
-        except (StorageError, OciError, OSError) as exc:
+        except StorageError as exc:
             _log.warning("cannot look for abandoned uploads: %s", exc)
+        except Exception:  # noqa: BLE001  # a defect here must not take the requests of this worker with it
+            _log.exception("looking for abandoned uploads failed")

@@ -320,3 +320,26 @@ def test_a_bad_certificate_is_said(tmp_path: Path) -> None:
 def test_an_unknown_variable_refuses_to_start() -> None:
     """A misspelt variable is not a default in silence: the nearest known one is named, status 2."""
     _assert_one_line(_start(MOORAGE_WORKER="3"), 2, "MOORAGE_WORKER", "MOORAGE_WORKERS")
+
+
+def _is_usable(host: str) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as sock:
+        try:
+            sock.bind((host, 0))
+        except OSError:
+            return False
+    return True
+
+
+def test_a_name_is_listened_to_on_every_address(tmp_path: Path) -> None:
+    """``localhost`` is 127.0.0.1 and ::1, and a machine without IPv6 has the other one all the same."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    addresses = {str(place[0]) for *_, place in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM)}
+    usable = [address for address in addresses if _is_usable(address)]
+    assert usable
+    with MoorageProcess(tmp_path / "root", "--listen", f"localhost:{port}"):
+        for address in usable:
+            with socket.create_connection((address, port), 5) as client:
+                client.sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert client.recv(1000).startswith(b"HTTP/1.1 200 ")
