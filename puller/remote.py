@@ -10,21 +10,22 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Self, TypeVar
+from dataclasses import dataclass
+from typing import Self, TypeVar
 
+from moorage.puller.answers import digest_of, is_range, length_of, type_of
 from moorage.puller.errors import BadAnswer
 from moorage.puller.login import Credentials, Login, read_docker_config
-from moorage.puller.origins import Origin, redact
+from moorage.puller.origins import Origin
 from moorage.puller.pages import read_names, read_pages
+from moorage.puller.referrers_tag import parse_referrers, tag_of, with_referrer
 from moorage.puller.sessions import Interruptible, cut, location_of_session, status_of, with_digest
-from moorage.puller.transport import Answer, RetryPolicy, Transport
+from moorage.puller.transport import RetryPolicy, Transport
 from moorage.puller.wire import Wire, location_of
 from moorage.registry.oci import (
     ANY_VALUE,
     CANONICAL,
     MANIFEST_LIMIT,
-    MAX_SIZE,
-    MAX_TAG,
     BlobStream,
     BlobUnknown,
     Descriptor,
@@ -45,14 +46,13 @@ from moorage.registry.oci import (
     routes,
     verified,
 )
-from moorage.registry.oci.media_types import MANIFEST_ACCEPT, OCTET_STREAM
+from moorage.registry.oci.media_types import IMAGE_TYPES, INDEX_TYPES, MANIFEST_ACCEPT, OCTET_STREAM
 
 __all__ = ["RemoteRegistry"]
 
 _PIECE = 16 * 1024 * 1024
 """Bytes of one chunk where a chunk must say how long it is: more than any registry's least chunk that we know of."""
 
-_VAGUE_TYPES = frozenset({"", "application/json", "text/plain", OCTET_STREAM})
 _ACCEPT = {"Accept": f"{MANIFEST_ACCEPT}, */*;q=0.5"}
 _BINARY = {"Content-Type": OCTET_STREAM}
 _Raw = TypeVar("_Raw")
@@ -86,7 +86,7 @@ class RemoteRegistry:
     async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
         """See ``Reader``; the registry judges by our rights whether we may rely on it for a push."""
         async with self._wire.call(routes.HeadBlob(repository, digest)) as answer:
-            return Descriptor(OCTET_STREAM, digest, _length_of(answer))
+            return Descriptor(OCTET_STREAM, digest, length_of(answer))
 
     @asynccontextmanager
     async def read_blob(
@@ -95,7 +95,7 @@ class RemoteRegistry:
         """See ``Reader``. Read whole, the bytes are checked against the digest; a range cannot be."""
         if start == 0 and stop is None:
             async with self._wire.call(routes.GetBlob(repository, digest)) as answer:
-                blob = Descriptor(OCTET_STREAM, digest, _length_of(answer))
+                blob = Descriptor(OCTET_STREAM, digest, length_of(answer))
                 yield RemoteBlob(blob, verified(answer.chunks(), blob))
             return
         blob = await self.resolve_blob(repository, digest)
@@ -105,14 +105,14 @@ class RemoteRegistry:
             return
         headers = {"Range": f"bytes={start}-{stop - 1}"}
         async with self._wire.call(routes.GetBlob(repository, digest), headers=headers) as answer:
-            skipped = 0 if _is_range(answer, start, stop) else start
+            skipped = 0 if is_range(answer, start, stop) else start
             yield RemoteBlob(blob, cut(answer.chunks(), skip=skipped, take=stop - start))
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``. Asks with HEAD; reads the manifest where the answer leaves something out."""
         try:
             async with self._wire.call(routes.HeadManifest(repository, reference), headers=_ACCEPT) as answer:
-                digest, size, media_type = _digest_of(answer), answer.content_length, _type_of(answer)
+                digest, size, media_type = digest_of(answer), answer.content_length, type_of(answer)
         except Unsupported:
             digest = None
         if digest is None or size is None or media_type is None:
@@ -125,8 +125,8 @@ class RemoteRegistry:
         """See ``Reader``."""
         async with self._wire.call(routes.GetManifest(repository, reference), headers=_ACCEPT) as answer:
             content = await answer.read_body(MANIFEST_LIMIT)
-            named = reference if isinstance(reference, Digest) else _digest_of(answer)
-            media_type = _type_of(answer)
+            named = reference if isinstance(reference, Digest) else digest_of(answer)
+            media_type = type_of(answer)
         digest = Digest.of(content, named.algorithm if named else CANONICAL)
         if named is not None and digest != named:
             raise BadAnswer(f"{self._wire.origin}: the manifest {reference} does not have the digest {named}")
@@ -187,19 +187,24 @@ class RemoteRegistry:
         if Digest.of(manifest.content, digest.algorithm) != digest:
             raise DigestInvalid("the manifest does not have its digest", detail={"digest": str(digest)})
         if len(tags) == 1 and digest.algorithm == CANONICAL:
-            await self._put_manifest(routes.PutManifest(repository, tags[0]), manifest, condition)
-            return manifest.descriptor
-        for first in range(0, len(tags) or 1, routes.MAX_TAGS):
-            some = tags[first : first + routes.MAX_TAGS]
-            taken = await self._put_manifest(routes.PutManifest(repository, digest, some), manifest, condition)
-            for tag in (tag for tag in some if str(tag) not in taken):
-                await self._put_manifest(routes.PutManifest(repository, tag), manifest, condition)
+            taken = await self._put_manifest(routes.PutManifest(repository, tags[0]), manifest, condition)
+        else:
+            taken = await self._put_by_digest(repository, manifest, tags, condition)
+        if not taken.knows_subjects and manifest.media_type in IMAGE_TYPES | INDEX_TYPES:
+            await self._record_referrer(repository, manifest)
         return manifest.descriptor
 
-    async def _put_manifest(
-        self, endpoint: routes.PutManifest, manifest: Manifest, condition: TagCondition
-    ) -> set[str]:
-        """The tags of the query that the registry says it set."""
+    async def _put_by_digest(
+        self, repository: RepositoryName, manifest: Manifest, tags: tuple[Tag, ...], condition: TagCondition
+    ) -> _Taken:
+        for first in range(0, len(tags) or 1, routes.MAX_TAGS):
+            some = tags[first : first + routes.MAX_TAGS]
+            taken = await self._put_manifest(routes.PutManifest(repository, manifest.digest, some), manifest, condition)
+            for tag in (tag for tag in some if str(tag) not in taken.tags):
+                await self._put_manifest(routes.PutManifest(repository, tag), manifest, condition)
+        return taken
+
+    async def _put_manifest(self, endpoint: routes.PutManifest, manifest: Manifest, condition: TagCondition) -> _Taken:
         headers = {"Content-Type": manifest.media_type}
         if condition.absent:
             headers["If-None-Match"] = "*"
@@ -207,10 +212,19 @@ class RemoteRegistry:
             headers["If-Match"] = f'"{condition.digest}"'
         is_plain = condition == ANY_VALUE
         async with self._wire.call(endpoint, headers=headers, body=manifest.content, idempotent=is_plain) as answer:
-            stored = _digest_of(answer)
+            stored = digest_of(answer)
             if stored is not None and stored.algorithm == manifest.digest.algorithm and stored != manifest.digest:
                 raise BadAnswer(f"{self._wire.origin}: stored {manifest.digest} as {stored}")
-            return {tag.strip() for line in answer.header_lines("OCI-Tag") for tag in line.split(",")}
+            tags = {tag.strip() for line in answer.header_lines("OCI-Tag") for tag in line.split(",")}
+            return _Taken(frozenset(tags), answer.header("OCI-Subject") is not None)
+
+    async def _record_referrer(self, repository: RepositoryName, manifest: Manifest) -> None:
+        """Does what a registry without a referrers API leaves to its clients."""
+        subject = manifest.document.subject
+        if subject is not None:
+            updated = with_referrer(await self._read_referrers_tag(repository, subject.digest), manifest.as_referrer())
+            if updated is not None:
+                await self._put_manifest(routes.PutManifest(repository, tag_of(subject.digest)), updated, ANY_VALUE)
 
     async def start_upload(self, repository: RepositoryName, *, algorithm: str | None = None) -> UploadStatus:
         """See ``Uploader``."""
@@ -306,20 +320,28 @@ class RemoteRegistry:
         endpoint = routes.ListReferrers(repository, subject, artifact_type, None, after)
         try:
             async for document, _ in read_pages(self._wire, endpoint):
-                for referrer in _parsed(_referrers_of, document):
+                for referrer in _parsed(parse_referrers, document):
                     if _is_wanted(referrer, artifact_type, after):
                         yield referrer
         except NotFound:
-            for referrer in await self._read_referrers_tag(repository, subject):
+            current = await self._read_referrers_tag(repository, subject)
+            for referrer in current.document.manifests if current else ():
                 if _is_wanted(referrer, artifact_type, after):
                     yield referrer
 
-    async def _read_referrers_tag(self, repository: RepositoryName, subject: Digest) -> Sequence[Descriptor]:
-        tag = Tag.parse(f"{subject.algorithm}-{subject.hex}"[:MAX_TAG])
+    async def _read_referrers_tag(self, repository: RepositoryName, subject: Digest) -> Manifest | None:
         try:
-            return (await self.read_manifest(repository, tag)).document.manifests
+            return await self.read_manifest(repository, tag_of(subject))
         except ManifestUnknown:
-            return ()
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a registry confirmed of a manifest: the tags of the query, and that it keeps track of subjects."""
+
+    tags: frozenset[str]
+    knows_subjects: bool
 
 
 class RemoteBlob:
@@ -337,40 +359,6 @@ async def _nothing() -> AsyncIterator[bytes]:
     nothing: tuple[bytes, ...] = ()
     for chunk in nothing:
         yield chunk
-
-
-def _is_range(answer: Answer, start: int, stop: int) -> bool:
-    """False: the registry ignored the range and sends the whole (status 200)."""
-    if answer.status != 206:
-        return False
-    if not (answer.header("Content-Range") or "").startswith(f"bytes {start}-{stop - 1}/"):
-        raise BadAnswer(f"{redact(answer.url)}: sent another range than bytes {start}-{stop - 1}")
-    return True
-
-
-def _length_of(answer: Answer) -> int:
-    size = answer.content_length
-    if size is None or size > MAX_SIZE:
-        raise BadAnswer(f"{redact(answer.url)}: answered without a usable Content-Length")
-    return size
-
-
-def _digest_of(answer: Answer) -> Digest | None:
-    raw = answer.header("Docker-Content-Digest")
-    return _parsed(Digest.parse, raw) if raw else None
-
-
-def _type_of(answer: Answer) -> str | None:
-    """The media type that the answer declares; None where it says nothing of use."""
-    media_type = (answer.header("Content-Type") or "").partition(";")[0].strip().lower()
-    return None if media_type in _VAGUE_TYPES else media_type
-
-
-def _referrers_of(document: dict[str, Any]) -> list[Descriptor]:
-    entries = document.get("manifests") or []
-    if not isinstance(entries, list):
-        raise ManifestInvalid("manifests is not a list")
-    return [Descriptor.from_json(entry, field=f"manifests[{i}]") for i, entry in enumerate(entries)]
 
 
 def _is_wanted(referrer: Descriptor, artifact_type: str | None, after: str) -> bool:

@@ -202,6 +202,34 @@ async def test_referrers_fall_back_to_the_tag() -> None:
         assert [entry async for entry in registry.list_referrers(_HERE, _IMAGE.digest)] == []
 
 
+async def test_referrers_are_recorded_where_the_registry_does_not() -> None:
+    """A registry that does not confirm the subject gets the list under the tag; entries are added once."""
+    stored: dict[str, bytes] = {}
+
+    def answer(seen: Seen) -> Reply:
+        name = seen.target.rpartition("/")[2]
+        if seen.method == "PUT":
+            stored[name] = seen.body
+            return Reply(201)
+        return Reply(200, stored[name], {"content-type": OCI_INDEX}) if name in stored else Reply(404)
+
+    found = [artifact(number, subject=_IMAGE.descriptor) for number in range(2)]
+    async with _connected(answer) as (_, registry):
+        for content in (*found, found[0]):
+            await registry.push_manifest(_HERE, content.manifest)
+        listed = [entry async for entry in registry.list_referrers(_HERE, _IMAGE.digest)]
+    assert listed == [content.manifest.as_referrer() for content in found]
+    assert set(stored) == {str(_IMAGE.digest).replace(":", "-"), *(str(content.digest) for content in found)}
+
+
+async def test_nothing_is_recorded_where_the_registry_does() -> None:
+    """It says OCI-Subject."""
+    content = artifact(subject=_IMAGE.descriptor)
+    async with _connected(_always(201, oci_subject=str(_IMAGE.digest))) as (server, registry):
+        await registry.push_manifest(_HERE, content.manifest)
+        assert len(server.seen) == 1
+
+
 def _error(code: object, message: object = "m") -> bytes:
     return json.dumps({"errors": [{"code": code, "message": message, "detail": {"a": 1}}]}).encode()
 
