@@ -175,6 +175,8 @@ class RegistryLedger:
         self._images: dict[tuple[str, str], set[bool]] = {}
         self._tags: dict[tuple[str, str], set[str | None]] = {}
         self._sessions: dict[tuple[str, str, str], set[int | None]] = {}
+        # Where a push was interrupted its traces stay until they are collected; they may show in the catalog.
+        self._interrupted: set[str] = set()
 
     def hear(self, lines: Iterable[Line]) -> list[str]:
         """Takes down what a worker said; complaints if it died of itself."""
@@ -220,6 +222,7 @@ class RegistryLedger:
         """Complaints about the registry as it is now; what was found becomes what must be, for the next life."""
         registry = await LocalRegistry.open(store)
         doubtful = [key for key, values in self._images.items() if len(values) > 1]
+        self._interrupted |= {home for home, _ in doubtful}
         complaints = [
             *[c for key in self._blobs for c in await self._judge_blob(registry, *key)],
             *[c for key in self._images for c in await self._judge_image(registry, *key, sure=key not in doubtful)],
@@ -269,7 +272,9 @@ class RegistryLedger:
     async def _judge_lists(self, registry: Registry) -> list[str]:
         homes = sorted({home for (home, _), found in self._images.items() if found == {True}})
         listed = [str(name) async for name in registry.list_repositories()]
-        complaints = [] if sorted(listed) == homes else [f"listed repositories {listed}, found {homes}"]
+        complaints = [] if set(homes) <= set(listed) else [f"listed repositories {listed}, found {homes}"]
+        if strangers := set(listed) - set(homes) - self._interrupted:
+            complaints.append(f"listed repositories without a manifest: {strangers}")
         for home in homes:
             tags = [str(tag) async for tag in registry.list_tags(RepositoryName.parse(home))]
             found = sorted(tag for (name, tag), values in self._tags.items() if name == home and values != {None})

@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
+from moorage.registry.oci import Unavailable
 from moorage.storage_backends.errors import StorageUnavailable
 
 __all__ = ["Line", "Say", "Worker"]
@@ -74,5 +75,5 @@ async def _run(work: Callable[[Say], Awaitable[None]], say: Say) -> None:
     asyncio.get_running_loop().set_exception_handler(complain)
     try:
         await work(say)
-    except* StorageUnavailable:
+    except* (StorageUnavailable, Unavailable):
         say({"what": "stopped", "trace": traceback.format_exc()})
