@@ -1,166 +1,214 @@
 """Deterministic interleaving: a seeded scheduler decides who makes the next storage call.
 
-Law: every task parks before each storage primitive (and before each entry of a list, because lists are no snapshots),
-so between two turns nothing else runs, and a seed replays its schedule. A task that is not picked for long is a
-replica that was suspended.
+Law: every actor parks before each storage primitive, and before each entry of a list, because lists are no snapshots.
+Between two turns nothing else runs and no event loop is needed, so a seed replays its schedule. An actor that is not
+picked for long is a replica that was suspended; one that is killed makes no further call, not even in its clean-up.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 from moorage.storage_backends.base import ANY, CommonPrefix, Expect, ObjectInfo, ObjectStore, Reading, UploadInfo
 from moorage.storage_backends.errors import KeyNotFound
 
-__all__ = ["DoomBlind", "Scheduler", "SteppedStore", "saw_doom"]
+__all__ = ["Actor", "Killed", "Scheduler", "SteppedStore", "complete"]
 
-_actor: ContextVar[int] = ContextVar("actor", default=-1)
-_dooms_seen: ContextVar[list[str]] = ContextVar("dooms_seen")
-_HOPS = 200
+_T = TypeVar("_T")
+_TICK = 0.001
+_HORIZONS = (80, 400, 400, 1000)
 
 
-def saw_doom() -> bool:
-    """Whether the running actor has read a doom that was there."""
-    return bool(_dooms_seen.get())
+class Killed(BaseException):
+    """The actor's process has died."""
+
+
+class _Turn:
+    """What an actor waits for."""
+
+    def __await__(self) -> Generator[_Turn, None, None]:
+        yield self
+
+
+@dataclass(slots=True)
+class Actor:
+    """One task. ``fate``: thrown at its call number ``doomsday``; ``dooms_seen``: dooms that it read and were there."""
+
+    run: Coroutine[Any, Any, None]
+    fate: type[BaseException] | None = None
+    doomsday: int = 0
+    calls: int = 0
+    is_dead: bool = False
+    dooms_seen: set[str] = field(default_factory=set)
 
 
 class Scheduler:
-    """Runs actors one storage call at a time.
+    """Runs actors one storage call at a time, and is their clock.
+
+    Half of the seeds pick anybody, or stay with whoever is on turn for a while; the other half run one actor as far as
+    he gets and suspend him at a few moments only, which finds what needs few but long suspensions. At these moments the
+    clock may leap ahead.
 
     Args:
-        seed: decides the schedule, and how long an actor tends to stay on turn: switching at every call finds other
-            faults than letting one actor run far ahead.
+        seed: decides the schedule.
+        leap: seconds, the most that the clock leaps.
     """
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, *, leap: float) -> None:
         self._random = random.Random(seed)
-        self._loyalty = self._random.choice([0.0, 0.5, 0.8, 0.95])
-        self._parked: list[tuple[int, asyncio.Future[None]]] = []
-        self._on_turn = -1
+        self._loyalty = self._random.choice([0.0, 0.5, 0.9, 1.0, 1.0, 1.0])
+        horizon = self._random.choice(_HORIZONS)
+        self._moments = {self._random.randrange(horizon) for _ in range(self._random.randint(1, 5))}
+        self._leaps = self._random.choice([0.0, 0.5])
+        self._leap = leap
         self.turns = 0
+        self.now = 0.0
+        self.current: Actor | None = None
+
+    def clock(self) -> float:
+        """Seconds; a little more with every turn."""
+        return self.now
 
     async def turn(self) -> None:
-        """Parks the calling actor until it is picked."""
-        future = asyncio.get_running_loop().create_future()
-        self._parked.append((_actor.get(), future))
-        await future
-
-    async def run(self, actors: Sequence[Coroutine[Any, Any, None]], *, limit: int = 20_000) -> None:
-        """Runs all actors to their end, and raises the first exception of any of them.
+        """Parks the running actor until it is picked; at once for who is none.
 
         Raises:
-            RuntimeError: they made more than ``limit`` calls, or wait for something else than a turn.
+            Killed: the actor is dead.
         """
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(_as_actor(number, actor)) for number, actor in enumerate(actors)]
-            while not all(task.done() for task in tasks):
-                await self._settle(tasks)
-                if self._parked:
-                    self._pick().set_result(None)
-                    self.turns += 1
-                if self.turns > limit:
-                    raise RuntimeError("an actor does not come to an end")
+        actor = self.current
+        if actor is None:
+            return
+        if not actor.is_dead:
+            await _Turn()
+        if actor.is_dead:
+            raise Killed
 
-    def _pick(self) -> asyncio.Future[None]:
-        stay = [place for place, (actor, _) in enumerate(self._parked) if actor == self._on_turn]
-        loyal = stay and self._random.random() < self._loyalty
-        self._on_turn, future = self._parked.pop(stay[0] if loyal else self._random.randrange(len(self._parked)))
-        return future
+    def run(self, actors: list[Actor], *, limit: int = 50_000) -> None:
+        """Runs all actors to their end; what one of them raises goes on to the caller.
 
-    async def _settle(self, tasks: Sequence[asyncio.Task[None]]) -> None:
-        """Waits until every unfinished task is parked."""
-        for _ in range(_HOPS):
-            await asyncio.sleep(0)
-            if len(self._parked) >= sum(not task.done() for task in tasks):
-                return
-        if not self._parked and not all(task.done() for task in tasks):
-            raise RuntimeError("an actor waits for something else than its turn")
+        Raises:
+            RuntimeError: they made more than ``limit`` calls.
+        """
+        alive = self._random.sample(actors, len(actors))
+        while alive:
+            actor = alive[0] if self._random.random() < self._loyalty else self._random.choice(alive)
+            alive.remove(actor)
+            if self._resume(actor):
+                alive.insert(0, actor)
+            self.turns += 1
+            self.now += _TICK
+            if self.turns in self._moments:
+                self._interrupt(alive)
+            if self.turns > limit:
+                raise RuntimeError("an actor does not come to an end")
+
+    def _interrupt(self, alive: list[Actor]) -> None:
+        """Suspends whoever is on turn until all others have ended or were suspended too."""
+        alive[:] = [*alive[1:], *alive[:1]]
+        if self._random.random() < self._leaps:
+            self.now += self._random.uniform(0, self._leap)
+
+    def _resume(self, actor: Actor) -> bool:
+        """Lets the actor make one call; False when it has ended."""
+        self.current = actor
+        actor.calls += 1
+        fate = actor.fate if actor.calls == actor.doomsday else None
+        actor.is_dead = actor.is_dead or fate is Killed
+        try:
+            if fate is not None:
+                actor.run.throw(fate())
+            else:
+                actor.run.send(None)
+        except (StopIteration, Killed, asyncio.CancelledError):
+            return False
+        finally:
+            self.current = None
+        return True
 
 
-async def _as_actor(number: int, actor: Coroutine[Any, Any, None]) -> None:
-    _actor.set(number)
-    _dooms_seen.set([])
-    await actor
+def complete(run: Coroutine[Any, Any, _T]) -> _T:
+    """The result of a coroutine that waits for nobody."""
+    try:
+        run.send(None)
+    except StopIteration as end:
+        value: _T = end.value
+        return value
+    raise RuntimeError("it waits for something")
 
 
 class SteppedStore:
-    """A store whose every primitive waits for its turn."""
+    """A store whose every primitive waits for its turn. ``skipped``: puts under keys like this are silently lost."""
 
-    def __init__(self, store: ObjectStore, scheduler: Scheduler) -> None:
-        self._store = store
-        self._turn = scheduler.turn
+    def __init__(self, store: ObjectStore, scheduler: Scheduler, *, blind: bool = False, skipped: str = "") -> None:
+        self._store, self._scheduler = store, scheduler
+        self._blind, self._skipped = blind, skipped
         self.capabilities = store.capabilities
 
     async def stat(self, key: str) -> ObjectInfo:
-        """See ``ObjectStore``; takes a note of dooms that are there."""
-        await self._turn()
-        info = await self._store.stat(key)
-        if key.startswith("doom/"):
-            _dooms_seen.get().append(key)
+        """See ``ObjectStore``; notes dooms that are there, or hides them from the blind."""
+        if key.startswith("doom/") and self._blind:
+            raise KeyNotFound(key)
+        info = await self._do(lambda: self._store.stat(key))
+        if key.startswith("doom/") and self._scheduler.current is not None:
+            self._scheduler.current.dooms_seen.add(key)
         return info
 
     @asynccontextmanager
     async def read(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reading]:
         """See ``ObjectStore``."""
-        await self._turn()
+        await self._scheduler.turn()
         async with self._store.read(key, start=start, stop=stop) as reading:
             yield reading
 
     async def put(self, key: str, data: bytes, *, expect: Expect = ANY) -> str:
         """See ``ObjectStore``."""
-        await self._turn()
-        return await self._store.put(key, data, expect=expect)
+        if self._skipped and self._skipped in key:
+            return ""
+        return await self._do(lambda: self._store.put(key, data, expect=expect))
 
     async def copy(self, src: str, dst: str) -> ObjectInfo:
         """See ``ObjectStore``."""
-        await self._turn()
-        return await self._store.copy(src, dst)
+        return await self._do(lambda: self._store.copy(src, dst))
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> None:
         """See ``ObjectStore``."""
-        await self._turn()
-        await self._store.delete(key, expect=expect)
+        await self._do(lambda: self._store.delete(key, expect=expect))
 
     async def list(
         self, prefix: str, *, after: str = "", delimiter: str | None = None
     ) -> AsyncIterator[ObjectInfo | CommonPrefix]:
         """See ``ObjectStore``."""
-        await self._turn()
+        await self._scheduler.turn()
         async for entry in self._store.list(prefix, after=after, delimiter=delimiter):
             yield entry
-            await self._turn()
+            await self._scheduler.turn()
 
     async def create_upload(self, key: str, note: bytes) -> str:
         """See ``ObjectStore``."""
-        await self._turn()
-        return await self._store.create_upload(key, note)
+        return await self._do(lambda: self._store.create_upload(key, note))
 
     async def append_upload(
         self, upload: str, offset: int, data: AsyncIterable[bytes], note: Callable[[int], bytes]
     ) -> UploadInfo:
         """See ``ObjectStore``."""
-        await self._turn()
-        return await self._store.append_upload(upload, offset, data, note)
+        return await self._do(lambda: self._store.append_upload(upload, offset, data, note))
 
     async def stat_upload(self, upload: str) -> UploadInfo:
         """See ``ObjectStore``."""
-        await self._turn()
-        return await self._store.stat_upload(upload)
+        return await self._do(lambda: self._store.stat_upload(upload))
 
     async def commit_upload(self, upload: str, offset: int) -> ObjectInfo:
         """See ``ObjectStore``."""
-        await self._turn()
-        return await self._store.commit_upload(upload, offset)
+        return await self._do(lambda: self._store.commit_upload(upload, offset))
 
     async def abort_upload(self, upload: str) -> None:
         """See ``ObjectStore``."""
-        await self._turn()
-        await self._store.abort_upload(upload)
+        await self._do(lambda: self._store.abort_upload(upload))
 
     async def presign(self, key: str, ttl: int, *, headers: Mapping[str, str]) -> str | None:
         """See ``ObjectStore``."""
@@ -173,13 +221,6 @@ class SteppedStore:
     async def close(self) -> None:
         """The store belongs to the test."""
 
-
-class DoomBlind(SteppedStore):
-    """A writer's store that never shows a doom: the writer then checks nothing."""
-
-    async def stat(self, key: str) -> ObjectInfo:
-        """See ``ObjectStore``."""
-        if key.startswith("doom/"):
-            await self._turn()
-            raise KeyNotFound(key)
-        return await super().stat(key)
+    async def _do(self, call: Callable[[], Awaitable[_T]]) -> _T:
+        await self._scheduler.turn()
+        return await call()

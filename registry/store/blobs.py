@@ -1,6 +1,5 @@
-"""Blobs: links grant access, markers give the place.
+"""Blobs: links grant access (``links.py``), markers give the place.
 
-Law: a repository reads a blob only through a link of its own, never because the bytes happen to be stored (rule T7).
 Law of writers: whoever lets something rely on a blob writes the edge first, then reads the generation's doom, then
 looks whether its bytes are still there, in that order (DESIGN 4). We look at the bytes rather than at the marker: the
 collector removes both before the doom, and a power cut on a file system that does not keep the order of directory
@@ -9,7 +8,6 @@ entries may leave a marker alone.
 
 from __future__ import annotations
 
-import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
@@ -20,16 +18,16 @@ from typing import Final, Self
 from moorage.registry.oci import BlobUnknown, Descriptor, Digest, RepositoryName
 from moorage.registry.oci.media_types import OCTET_STREAM
 from moorage.registry.store import layout
-from moorage.storage_backends.base import ObjectInfo, ObjectStore, Reading
+from moorage.registry.store.border import refusals
+from moorage.registry.store.links import Links
+from moorage.storage_backends.base import FileSpan, ObjectInfo, ObjectStore, Reading
 from moorage.storage_backends.errors import KeyNotFound
 
-__all__ = ["GRACE", "Blobs", "StoredBlob"]
+__all__ = ["Blobs", "StoredBlob"]
 
-GRACE: Final = 24 * 3600.0
-"""Seconds for which a blob that a client was told of stays, though nothing references it (promise M6)."""
-
-_REFRESH: Final = GRACE / 4
 _PLACES: Final = 65536
+_LISTINGS: Final = 5
+"""How often the markers are listed again because a listed generation had gone and a newer one may have come."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +39,11 @@ class StoredBlob:
 
 
 class Blobs:
-    """Where blobs are, and which repository may read them."""
+    """Where blobs are, for repositories that may read them."""
 
-    def __init__(self, store: ObjectStore) -> None:
+    def __init__(self, store: ObjectStore, links: Links) -> None:
         self._store = store
+        self._links = links
         # A hint only: places never change, whether they still hold is asked of the store at every use (rule S3).
         self._places: OrderedDict[Digest, StoredBlob] = OrderedDict()
 
@@ -54,7 +53,7 @@ class Blobs:
         Raises:
             BlobUnknown: the repository has no such blob.
         """
-        if not await self.is_linked(repository, digest):
+        if not await self._links.exist(repository, digest):
             raise _unknown(digest)
         return _describe(digest, await self._first(digest, self._is_stored))
 
@@ -64,15 +63,8 @@ class Blobs:
         Raises:
             BlobUnknown: the repository has no such blob, or only condemned copies; push it again.
         """
-        linked, newest = False, 0.0
-        async for link in self._store.list(layout.links(repository, digest)):
-            linked = True
-            if isinstance(link, ObjectInfo) and layout.is_upload_link(link.key):
-                newest = max(newest, link.modified)
-        if not linked:
+        if not await self._links.renew(repository, digest):
             raise _unknown(digest)
-        if newest < time.time() - _REFRESH:
-            await self.link(repository, digest)
         return _describe(digest, await self.usable(digest))
 
     async def mount(self, repository: RepositoryName, digest: Digest, source: RepositoryName | None) -> Descriptor:
@@ -81,35 +73,26 @@ class Blobs:
         Raises:
             BlobUnknown: ``source`` has no such blob, or, without a source, no repository.
         """
-        if source is not None and not await self.is_linked(source, digest):
+        if source == repository:
+            return await self.resolve_for_push(repository, digest)
+        if source is not None and not await self._links.exist(source, digest):
             raise _unknown(digest)
         await self.usable(digest)
-        await self.link(repository, digest)
+        await self._links.add(repository, digest)
         return _describe(digest, await self.usable(digest))
 
     async def add(self, repository: RepositoryName, digest: Digest, blob: StoredBlob) -> Descriptor:
-        """Records bytes that were just stored and verified, and links them into the repository."""
+        """Records bytes that were just stored and verified, and links them into the repository.
+
+        Raises:
+            BlobUnknown: this took so long that the bytes were taken for garbage.
+        """
         await self._store.put(layout.blob_marker(digest, blob.generation, blob.size), b"")
-        await self.link(repository, digest)
+        await self._links.add(repository, digest)
+        if not await self._is_usable(blob):
+            raise _unknown(digest)
         self._remember(digest, blob)
         return _describe(digest, blob)
-
-    async def link(self, repository: RepositoryName, digest: Digest) -> None:
-        """Lets a repository read a blob; the link is fresh, so the blob is kept for ``GRACE`` seconds."""
-        await self._store.put(layout.upload_link(repository, digest), b"")
-
-    async def unlink(self, repository: RepositoryName, digest: Digest) -> None:
-        """Takes the blob away from a repository; the bytes are collected later."""
-        async with self._store.batch():
-            async for link in self._store.list(layout.links(repository, digest)):
-                if isinstance(link, ObjectInfo):
-                    await self._store.delete(link.key)
-
-    async def is_linked(self, repository: RepositoryName, digest: Digest) -> bool:
-        """Whether the repository may read the blob, if it is stored."""
-        async for _ in self._store.list(layout.links(repository, digest)):
-            return True
-        return False
 
     async def usable(self, digest: Digest) -> StoredBlob:
         """A generation that a reference may rely on; call it after the reference was written.
@@ -131,17 +114,23 @@ class Blobs:
         self, repository: RepositoryName, digest: Digest, *, start: int, stop: int | None
     ) -> AbstractAsyncContextManager[OpenBlob]:
         """Opens a blob's bytes; see ``Reader.read_blob``."""
-        return OpenBlob(self, self._store, repository, digest, start, stop)
+        return OpenBlob(self, self._links, self._store, repository, digest, start, stop)
 
     async def _first(self, digest: Digest, fits: Callable[[StoredBlob], Awaitable[bool]]) -> StoredBlob:
         """The newest generation that ``fits``, the remembered one first."""
         hint = self._places.get(digest)
         if hint is not None and await fits(hint):
             return hint
-        for blob in await self._generations(digest):
-            if await fits(blob):
-                self._remember(digest, blob)
-                return blob
+        seen: set[StoredBlob] = set()
+        for _ in range(_LISTINGS):
+            found = [blob for blob in await self._generations(digest) if blob not in seen]
+            for blob in found:
+                if await fits(blob):
+                    self._remember(digest, blob)
+                    return blob
+            if not found:
+                break
+            seen.update(found)
         self._places.pop(digest, None)
         raise _unknown(digest)
 
@@ -174,41 +163,65 @@ class Blobs:
 class OpenBlob:
     """A blob, or a range of one, being read: the ``BlobStream`` of a stored blob."""
 
-    __slots__ = ("_blobs", "_digest", "_opening", "_reading", "_repository", "_start", "_stop", "_store", "descriptor")
+    __slots__ = (
+        "_blobs",
+        "_chunks",
+        "_digest",
+        "_file",
+        "_links",
+        "_opening",
+        "_repository",
+        "_start",
+        "_stop",
+        "_store",
+        "descriptor",
+    )
 
     descriptor: Descriptor
 
     def __init__(
         self,
         blobs: Blobs,
+        links: Links,
         store: ObjectStore,
         repository: RepositoryName,
         digest: Digest,
         start: int,
         stop: int | None,
     ) -> None:
-        self._blobs, self._store, self._repository, self._digest = blobs, store, repository, digest
+        self._blobs, self._links, self._store = blobs, links, store
+        self._repository, self._digest = repository, digest
         self._start, self._stop = start, stop
         self._opening: AbstractAsyncContextManager[Reading] | None = None
-        self._reading: Reading | None = None
+        self._chunks: AsyncIterator[bytes] | None = None
+        self._file: FileSpan | None = None
 
     async def __aenter__(self) -> Self:
-        if not await self._blobs.is_linked(self._repository, self._digest):
-            raise _unknown(self._digest)
-        blob = await self._blobs._first(self._digest, self._open)
-        self.descriptor = _describe(self._digest, blob)
+        with refusals:
+            if not await self._links.exist(self._repository, self._digest):
+                raise _unknown(self._digest)
+            self.descriptor = _describe(self._digest, await self._blobs._first(self._digest, self._open))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._opening is not None:
-            await self._opening.__aexit__(kind, error, trace)
+            with refusals:
+                await self._opening.__aexit__(kind, error, trace)
+
+    def file(self) -> FileSpan | None:
+        """The bytes as a part of an open file; see ``InFile.file``."""
+        return self._file
 
     def __aiter__(self) -> AsyncIterator[bytes]:
-        if self._reading is None:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._chunks is None:
             raise RuntimeError("a blob is read inside its `async with` block")
-        return self._reading.__aiter__()
+        with refusals:
+            return await self._chunks.__anext__()
 
     async def _open(self, blob: StoredBlob) -> bool:
         opening = self._store.read(layout.data(blob.generation), start=self._start, stop=self._stop)
@@ -216,7 +229,7 @@ class OpenBlob:
             reading = await opening.__aenter__()
         except KeyNotFound:
             return False
-        self._opening, self._reading = opening, reading
+        self._opening, self._chunks, self._file = opening, reading.__aiter__(), reading.file()
         return True
 
 

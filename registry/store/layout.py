@@ -4,11 +4,10 @@
     blobs/<alg>/<2>/<hex>/<gen>.<size>            marker: data/…/<gen> was verified to have this digest and size
     doom/<gen>                                    condemned by garbage collection; the last thing removed
     links/<n>/<alg>/<hex>/u-<nonce>               the repository may read this blob: pushed, mounted or asked for
-    links/<n>/<alg>/<hex>/m-<gen>                 … because the manifest <gen> needs it
-    pending/<n>/<alg>/<hex>/<gen>                 a manifest being put: what it will reference
-    manifests/<n>/<alg>/<hex>/<gen>               a manifest record
+    links/<n>/<alg>/<hex>/m-<gen>.<alg>-<hex>     … because the manifest <alg>-<hex> of this generation needs it
+    manifests/<n>/<alg>/<hex>/<gen>               a manifest record; until it is published, only what it references
     tags/<n>/<tag>                                what the tag names, or a tombstone
-    tagged/<n>/<alg>/<hex>/<tag>                  this tag may name this manifest
+    tagged/<n>/<alg>/<hex>/<tag>.<gen>            this tag may name this manifest
     history/<n>/<tag>/<seq>.<alg>-<hex>           what the tag named before
     referrers/<n>/<alg>/<hex>/<alg>-<hex>.<gen>   a referrer's descriptor
     format                                        which layout this is
@@ -25,7 +24,7 @@ import secrets
 import time
 from typing import Final
 
-from moorage.registry.oci import Digest, RepositoryName, Tag
+from moorage.registry.oci import Digest, NameInvalid, RepositoryName, Tag
 
 __all__ = [
     "FORMAT",
@@ -43,8 +42,9 @@ __all__ = [
     "manifest_record",
     "manifest_records",
     "new_generation",
+    "parse_manifest_link",
     "parse_marker",
-    "pending",
+    "parse_tagged",
     "referrer",
     "referrers",
     "repository_at",
@@ -62,6 +62,7 @@ REPOSITORIES: Final = "manifests/"
 """Listed with the delimiter, its common prefixes are the catalog."""
 
 _MARKER = re.compile(r"([0-9a-f]{32})\.([0-9]{1,16})")
+_MANIFEST_LINK = re.compile(r"m-([0-9a-f]{32})\.([a-z0-9]+)-([0-9a-f]+)")
 
 
 def new_generation() -> str:
@@ -110,14 +111,15 @@ def is_upload_link(key: str) -> bool:
     return key.rpartition("/")[2].startswith("u-")
 
 
-def manifest_link(repository: RepositoryName, digest: Digest, generation: str) -> str:
+def manifest_link(repository: RepositoryName, blob: Digest, manifest: Digest, generation: str) -> str:
     """The link that a manifest holds on a blob."""
-    return f"{links(repository, digest)}m-{generation}"
+    return f"{links(repository, blob)}m-{generation}.{_digest_component(manifest)}"
 
 
-def pending(repository: RepositoryName, digest: Digest, generation: str) -> str:
-    """The edges of a manifest that is being put."""
-    return f"pending/{_component(repository)}/{digest.algorithm}/{digest.hex}/{generation}"
+def parse_manifest_link(key: str) -> tuple[Digest, str] | None:
+    """Digest and generation of the manifest that holds a link; None for a link that is no manifest's."""
+    match = _MANIFEST_LINK.fullmatch(key.rpartition("/")[2])
+    return (Digest.parse(f"{match[2]}:{match[3]}"), match[1]) if match else None
 
 
 def repository_manifests(repository: RepositoryName) -> str:
@@ -150,9 +152,15 @@ def tags_of_manifest(repository: RepositoryName, digest: Digest) -> str:
     return f"tagged/{_component(repository)}/{digest.algorithm}/{digest.hex}/"
 
 
-def tagged(repository: RepositoryName, digest: Digest, name: Tag) -> str:
-    """The marker that a tag may name a manifest."""
-    return f"{tags_of_manifest(repository, digest)}{name}"
+def tagged(repository: RepositoryName, digest: Digest, name: Tag, generation: str) -> str:
+    """The marker that a tag may name a manifest; it dies with that generation of the manifest."""
+    return f"{tags_of_manifest(repository, digest)}{name}.{generation}"
+
+
+def parse_tagged(key: str) -> tuple[Tag, str]:
+    """Tag and generation in the key of such a marker."""
+    name, _, generation = key.rpartition("/")[2].rpartition(".")
+    return Tag(name), generation
 
 
 def history(repository: RepositoryName, name: Tag, seq: int, digest: Digest) -> str:
@@ -184,13 +192,12 @@ def digest_at(key: str) -> Digest:
     return Digest.parse(key.rpartition("/")[2].partition(".")[0].replace("-", ":", 1))
 
 
-def repository_at(prefix: str) -> RepositoryName:
-    """The repository in a common prefix of ``REPOSITORIES``.
-
-    Raises:
-        NameInvalid: the prefix is none of ours.
-    """
-    return RepositoryName.parse(prefix.split("/")[1].replace("!", "/"))
+def repository_at(prefix: str) -> RepositoryName | None:
+    """The repository in a common prefix of ``REPOSITORIES``; None for one that is none of ours."""
+    try:
+        return RepositoryName.parse(prefix.split("/")[1].replace("!", "/"))
+    except NameInvalid:
+        return None
 
 
 def repository_prefixes(repository: RepositoryName) -> tuple[str, ...]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Self
 
@@ -15,11 +15,11 @@ import msgspec
 from moorage.registry.oci import (
     ANY_VALUE,
     BlobStream,
-    BlobUploadUnknown,
     Descriptor,
     Digest,
     Manifest,
     NameUnknown,
+    OciError,
     Registry,
     RepositoryName,
     Tag,
@@ -30,6 +30,8 @@ from moorage.registry.oci import (
 )
 from moorage.registry.store import layout
 from moorage.registry.store.blobs import Blobs
+from moorage.registry.store.border import refusals
+from moorage.registry.store.links import Links
 from moorage.registry.store.manifests import Manifests
 from moorage.registry.store.tags import Tags
 from moorage.registry.store.uploads import Uploads
@@ -52,31 +54,37 @@ class _Format(msgspec.Struct, frozen=True):
 class LocalRegistry(Registry):
     """A registry in an object store, made by ``await LocalRegistry.open(store)``; its opener closes the store."""
 
-    def __init__(self, store: ObjectStore, *, allow_sparse: bool) -> None:
+    def __init__(self, store: ObjectStore, *, allow_sparse: bool, clock: Callable[[], float]) -> None:
         self._store = store
-        self._blobs = Blobs(store)
+        self._clock = clock
+        links = Links(store, clock)
+        self._blobs = Blobs(store, links)
         self._uploads = Uploads(store, self._blobs)
         self._tags = Tags(store)
-        self._manifests = Manifests(store, self._blobs, self._tags, allow_sparse=allow_sparse)
+        self._manifests = Manifests(store, self._blobs, links, self._tags, allow_sparse=allow_sparse)
 
     @classmethod
-    async def open(cls, store: ObjectStore, *, allow_sparse: bool = False) -> Self:
+    async def open(
+        cls, store: ObjectStore, *, allow_sparse: bool = False, clock: Callable[[], float] = time.time
+    ) -> Self:
         """A registry over ``store``, which is empty or was one before.
 
         Args:
             allow_sparse: take manifests that reference content which the repository does not have.
+            clock: Unix time in seconds, as the store tells it.
 
         Raises:
             StorageError: the store holds something else, or a layout of another version; nothing was changed.
         """
         await _check_format(store)
-        return cls(store, allow_sparse=allow_sparse)
+        return cls(store, allow_sparse=allow_sparse, clock=clock)
 
     async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
         """See ``Reader.resolve_blob``."""
-        if for_push:
-            return await self._blobs.resolve_for_push(repository, digest)
-        return await self._blobs.resolve(repository, digest)
+        with refusals:
+            if for_push:
+                return await self._blobs.resolve_for_push(repository, digest)
+            return await self._blobs.resolve(repository, digest)
 
     def read_blob(
         self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
@@ -86,11 +94,13 @@ class LocalRegistry(Registry):
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader.resolve_manifest``."""
-        return await self._manifests.resolve(repository, reference)
+        with refusals:
+            return await self._manifests.resolve(repository, reference)
 
     async def read_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Manifest:
         """See ``Reader.read_manifest``."""
-        return await self._manifests.read(repository, reference)
+        with refusals:
+            return await self._manifests.read(repository, reference)
 
     async def push_blob(
         self, repository: RepositoryName, descriptor: Descriptor, content: AsyncIterable[bytes]
@@ -101,7 +111,7 @@ class LocalRegistry(Registry):
             await self.append_upload(repository, session.id, verified(content, descriptor), start=0)
             return await self.finish_upload(repository, session.id, descriptor.digest)
         except BaseException:
-            with suppress(BlobUploadUnknown):
+            with suppress(OciError):  # gone already, or left to expire
                 await asyncio.shield(self.cancel_upload(repository, session.id))
             raise
 
@@ -109,7 +119,8 @@ class LocalRegistry(Registry):
         self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None = None
     ) -> Descriptor:
         """See ``Writer.mount_blob``."""
-        return await self._blobs.mount(repository, digest, source)
+        with refusals:
+            return await self._blobs.mount(repository, digest, source)
 
     async def push_manifest(
         self,
@@ -120,70 +131,84 @@ class LocalRegistry(Registry):
         condition: TagCondition = ANY_VALUE,
     ) -> Descriptor:
         """See ``Writer.push_manifest``."""
-        return await self._manifests.put(repository, manifest, tags, condition)
+        with refusals:
+            return await self._manifests.put(repository, manifest, tags, condition)
 
     async def start_upload(self, repository: RepositoryName, *, algorithm: str | None = None) -> UploadStatus:
         """See ``Uploader.start_upload``."""
-        return await self._uploads.start(repository, algorithm)
+        with refusals:
+            return await self._uploads.start(repository, algorithm)
 
     async def upload_status(self, repository: RepositoryName, upload: str) -> UploadStatus:
         """See ``Uploader.upload_status``."""
-        return await self._uploads.status(repository, upload)
+        with refusals:
+            return await self._uploads.status(repository, upload)
 
     async def append_upload(
         self, repository: RepositoryName, upload: str, content: AsyncIterable[bytes], *, start: int | None = None
     ) -> UploadStatus:
         """See ``Uploader.append_upload``."""
-        return await self._uploads.append(repository, upload, content, start)
+        with refusals:
+            return await self._uploads.append(repository, upload, content, start)
 
     async def finish_upload(self, repository: RepositoryName, upload: str, digest: Digest) -> Descriptor:
         """See ``Uploader.finish_upload``."""
-        return await self._uploads.finish(repository, upload, digest)
+        with refusals:
+            return await self._uploads.finish(repository, upload, digest)
 
     async def cancel_upload(self, repository: RepositoryName, upload: str) -> None:
         """See ``Uploader.cancel_upload``."""
-        await self._uploads.cancel(repository, upload)
+        with refusals:
+            await self._uploads.cancel(repository, upload)
 
     async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter.delete_blob``."""
-        await self._blobs.resolve(repository, digest)
-        await self._manifests.check_unreferenced(repository, digest)
-        await self._blobs.unlink(repository, digest)
+        with refusals:
+            await self._blobs.resolve(repository, digest)
+            await self._manifests.unlink_blob(repository, digest)
 
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter.delete_manifest``."""
-        await self._manifests.delete(repository, digest)
+        with refusals:
+            await self._manifests.delete(repository, digest)
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
         """See ``Deleter.delete_tag``."""
-        async with self._store.batch():
-            await self._tags.delete(repository, tag)
+        with refusals:
+            async with self._store.batch():
+                await self._tags.delete(repository, tag)
 
     async def list_repositories(self, *, after: RepositoryName | None = None) -> AsyncIterator[RepositoryName]:
         """See ``Lister.list_repositories``."""
         start = layout.repository_manifests(after) if after is not None else ""
-        async for entry in self._store.list(layout.REPOSITORIES, after=start, delimiter="/"):
-            if isinstance(entry, CommonPrefix):
-                yield layout.repository_at(entry.prefix)
+        with refusals:
+            async for entry in self._store.list(layout.REPOSITORIES, after=start, delimiter="/"):
+                name = layout.repository_at(entry.prefix) if isinstance(entry, CommonPrefix) else None
+                if name is not None:
+                    yield name
 
     async def list_tags(self, repository: RepositoryName, *, after: str = "") -> AsyncIterator[Tag]:
         """See ``Lister.list_tags``."""
         empty = True
-        async for tag in self._tags.list(repository, after):
-            empty = False
-            yield tag
-        if empty and not await self._exists(repository):
-            raise NameUnknown(detail={"name": str(repository)})
+        with refusals:
+            async for tag in self._tags.list(repository, after):
+                empty = False
+                yield tag
+            if empty and not await self._exists(repository):
+                raise NameUnknown(detail={"name": str(repository)})
 
-    def list_referrers(
+    async def list_referrers(
         self, repository: RepositoryName, subject: Digest, *, artifact_type: str | None = None, after: str = ""
     ) -> AsyncIterator[Descriptor]:
         """See ``Lister.list_referrers``."""
-        return self._manifests.referrers.list(repository, subject, artifact_type, after)
+        with refusals:
+            async for descriptor in self._manifests.referrers.list(repository, subject, artifact_type, after):
+                yield descriptor
 
     async def expire_uploads(self, older_than: float) -> int:
         """Drops upload sessions without progress for ``older_than`` seconds; returns how many."""
-        return await self._uploads.expire(older_than, time.time())
+        with refusals:
+            return await self._uploads.expire(older_than, self._clock())
 
     async def _exists(self, repository: RepositoryName) -> bool:
         for prefix in layout.repository_prefixes(repository):
@@ -199,6 +224,9 @@ async def _check_format(store: ObjectStore) -> None:
     except KeyNotFound:
         async for entry in store.list("", delimiter="/"):
             name = entry.prefix if isinstance(entry, CommonPrefix) else entry.key
+            with suppress(KeyNotFound):
+                await store.stat(layout.FORMAT)
+                break  # another worker has made this a registry since we looked
             raise StorageError(f"the store is not empty and not a Moorage registry: it has {name!r}") from None
         with suppress(Conflict):
             await store.put(layout.FORMAT, msgspec.json.encode(ours), expect=ABSENT)

@@ -1,19 +1,20 @@
 """Manifests: put, found, deleted.
 
-Law of the put (DESIGN 4; model-checked in tests/unit): pending edge → the manifest's own link on every blob → doom and
-bytes of each blob → record → referrer → doom and bytes again → tags → the record itself again → answer. Whoever sees
-the answer sees all of it; a crash or a refusal before it leaves only what nobody was promised, and the collector finds.
+Law of the put (DESIGN 4; model-checked in tests/unit): reservation with the edges → the manifest's own link on each
+blob → the right to the blob, its doom, its bytes → the reservation becomes the record, unless it was given up →
+referrer → tags → the record itself again → answer. The edges count for the collector from reservation to record without
+a gap, so a record is good from the moment it is seen: nobody ever takes back what others may rely on already.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 from moorage.registry.oci import (
-    ANY_VALUE,
     BlobReferenced,
     BlobUnknown,
     Descriptor,
@@ -29,15 +30,17 @@ from moorage.registry.oci import (
 )
 from moorage.registry.store import layout
 from moorage.registry.store.blobs import Blobs
+from moorage.registry.store.links import Links
 from moorage.registry.store.records import Header, Record, Records
 from moorage.registry.store.referrers import Referrers
 from moorage.registry.store.tags import Tags
 from moorage.storage_backends.base import ObjectInfo, ObjectStore
+from moorage.storage_backends.errors import Conflict, StorageError
 
 __all__ = ["Manifests"]
 
 _ATTEMPTS: Final = 5
-"""How often a put starts again because its record was deleted under it before it was answered."""
+"""How often a put starts again because it was given up for dead, or its record deleted, before it was answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,8 @@ class _Edges:
 class Manifests:
     """The manifests of all repositories."""
 
-    def __init__(self, store: ObjectStore, blobs: Blobs, tags: Tags, *, allow_sparse: bool) -> None:
-        self._store, self._blobs, self._tags = store, blobs, tags
+    def __init__(self, store: ObjectStore, blobs: Blobs, links: Links, tags: Tags, *, allow_sparse: bool) -> None:
+        self._store, self._blobs, self._links, self._tags = store, blobs, links, tags
         self._allow_sparse = allow_sparse
         self._records = Records(store)
         self.referrers = Referrers(store)
@@ -72,10 +75,9 @@ class Manifests:
         if isinstance(reference, Tag):
             value = await self._tags.read(repository, reference)
             reference = Digest.parse(value.digest)
-            if await self._records.exists(repository, reference, value.generation):
-                record = await self._records.read(repository, reference, value.generation)
-                if record is not None:
-                    return record.manifest
+            record = await self._records.find(repository, reference, value.generation)
+            if record is not None:
+                return record.manifest
         return (await self._newest(repository, reference)).manifest
 
     async def put(
@@ -84,54 +86,53 @@ class Manifests:
         """Stores a manifest and moves tags to it; see ``Writer.push_manifest``."""
         if Digest.of(manifest.content, manifest.digest.algorithm) != manifest.digest:
             raise DigestInvalid("manifest does not have this digest", detail={"digest": str(manifest.digest)})
-        edges = await self._edges(repository, manifest)
-        await self._tags.check(repository, tags, condition)
+        replaced: str | None = None  # a generation of ours that the tags name, though its record was deleted
         for _ in range(_ATTEMPTS):
-            record = _new_record(manifest, edges)
-            await self._publish(repository, record, edges)
-            await self._move_tags(repository, record, tags, condition)
+            record = _new_record(manifest, await self._edges(repository, manifest))
+            if replaced is None:
+                await self._tags.check(repository, tags, condition)
+            if not await self._publish(repository, record, tags):
+                continue
+            await self._move_tags(repository, record, tags, condition, replaced)
             if await self._is_safe(repository, manifest.digest, record.generation):
                 return manifest.descriptor
-            if condition != ANY_VALUE:
-                condition = TagCondition(digest=manifest.digest)  # the tag is ours by now, unless somebody moved it on
+            await self._drop_traces(repository, record)
+            replaced = record.generation
         raise Unavailable("the manifest was deleted while it was put, again and again")
 
     async def delete(self, repository: RepositoryName, digest: Digest) -> None:
         """Removes a manifest and its tags; see ``Deleter.delete_manifest``."""
-        generations = await self._records.generations(repository, digest)
-        if not generations:
+        records = await self._records.all(repository, digest)
+        if not records:
             raise _unknown(digest)
-        tags = await self._tags.of_manifest(repository, digest)
         async with self._store.batch():
-            for tag in tags:
-                await self._untag(repository, tag, digest)
-            for generation in generations:
-                record = await self._records.read(repository, digest, generation)
-                await self._records.delete(repository, digest, generation)
-                if record is not None:
-                    await self._drop_traces(repository, record)
-            for tag in tags:
-                await self._store.delete(layout.tagged(repository, digest, tag))
+            await self._untag(repository, digest)
+            for record in records:
+                await self._unlist(repository, record)
+                await self._records.delete(repository, digest, record.generation)
+            # A put may have moved a tag here meanwhile. It looks for its record after that, we for its tag after this.
+            await self._untag(repository, digest)
+        async with self._store.batch():  # only now, for a record that a power cut brings back needs its links
+            for record in records:
+                await self._drop_traces(repository, record)
 
-    async def check_unreferenced(self, repository: RepositoryName, blob: Digest) -> None:
-        """Refuses if a manifest of the repository needs the blob.
+    async def unlink_blob(self, repository: RepositoryName, blob: Digest) -> None:
+        """Takes a blob away from the repository; its bytes are collected later.
 
         Raises:
-            BlobReferenced: it does; the detail names the manifest.
+            BlobReferenced: a manifest of the repository needs it, or one that is being put; the detail names it.
+            Unavailable: such a put began meanwhile; who tries again learns how it ended.
         """
-        prefix = layout.links(repository, blob)
-        wanted = {
-            e.key[len(prefix) + 2 :]
-            async for e in self._store.list(prefix)
-            if isinstance(e, ObjectInfo) and not layout.is_upload_link(e.key)
-        }
-        if not wanted:
-            return
-        async for entry in self._store.list(layout.repository_manifests(repository)):
-            *_, algorithm, encoded, generation = (entry.key if isinstance(entry, ObjectInfo) else "//").split("/")
-            if generation in wanted:
-                detail = {"digest": str(blob), "manifest": f"{algorithm}:{encoded}"}
-                raise BlobReferenced(detail=detail)
+        links = await self._links.all(repository, blob)
+        holder = await self._holder(repository, links)
+        if holder is not None:
+            raise BlobReferenced(detail={"digest": str(blob), "manifest": str(holder)})
+        async with self._store.batch():
+            for link in links:
+                await self._store.delete(link.key)
+            # A put that saw these links writes its own and looks for them again; we look for its after they are gone.
+            if await self._holder(repository, await self._links.all(repository, blob)) is not None:
+                raise Unavailable("a manifest that needs the blob is being put")
 
     async def _newest(self, repository: RepositoryName, digest: Digest) -> Record:
         record = await self._records.newest(repository, digest)
@@ -142,55 +143,92 @@ class Manifests:
     async def _edges(self, repository: RepositoryName, manifest: Manifest) -> _Edges:
         """What the manifest references; refuses it if something is not there and sparse manifests are not allowed."""
         document = manifest.document
-        blobs, lacking = await _split(document.blobs, lambda digest: self._blobs.is_linked(repository, digest))
+        blobs, lacking = await _split(document.blobs, lambda digest: self._links.exist(repository, digest))
         children, orphans = await _split(document.manifests, lambda digest: self._has(repository, digest))
         if (lacking or orphans) and not self._allow_sparse:
             raise _missing([*lacking, *orphans])
         return _Edges(blobs, children)
 
     async def _has(self, repository: RepositoryName, digest: Digest) -> bool:
-        return bool(await self._records.generations(repository, digest))
+        return await self._records.newest(repository, digest) is not None
 
-    async def _publish(self, repository: RepositoryName, record: Record, edges: _Edges) -> None:
-        """Writes edges, links and record, durable together; takes them back if something they rely on is condemned."""
-        manifest, generation = record.manifest, record.generation
-        pending = layout.pending(repository, manifest.digest, generation)
-        async with self._store.batch():
-            try:
-                await self._store.put(pending, "\n".join(map(str, (*edges.blobs, *edges.manifests))).encode())
-                for digest in edges.blobs:
-                    await self._store.put(layout.manifest_link(repository, digest, generation), b"")
-                await self._check_edges(repository, edges)
-                await self._records.put(repository, record)
-                if record.header.subject:
-                    subject = Digest.parse(record.header.subject)
-                    await self.referrers.add(repository, subject, manifest, generation)
-                await self._check_edges(repository, edges)
-            except ManifestBlobUnknown:
-                await self._records.delete(repository, manifest.digest, generation)
-                await self._drop_traces(repository, record)
-                raise
-            finally:
-                await self._store.delete(pending)
+    async def _publish(self, repository: RepositoryName, record: Record, tags: Sequence[Tag]) -> bool:
+        """Writes edges, links and record; False if we were so slow that the collector gave the put up."""
+        version: str | None = None
+        try:
+            async with self._store.batch():
+                version = await self._records.reserve(repository, record)
+                await self._write_edges(repository, record, tags)
+                await self._check_edges(repository, record)
+            async with self._store.batch():  # of its own, for a power cut may keep any part of one
+                await self._records.publish(repository, record, version)
+                await self._list_referrer(repository, record)
+        except BaseException as error:
+            if version is not None:
+                await self._withdraw(repository, record, version)
+            if isinstance(error, Conflict):
+                return False
+            raise
+        return True
 
-    async def _check_edges(self, repository: RepositoryName, edges: _Edges) -> None:
-        """Whether everything referenced may be relied on: not condemned, and still there.
+    async def _withdraw(self, repository: RepositoryName, record: Record, version: str) -> None:
+        """Takes a put back, unless it was published; what fails here, or is cut off by a crash, the collector does."""
+        with suppress(StorageError):
+            await self._records.withdraw(repository, record, version)
+            await self._drop_traces(repository, record)
+
+    async def _write_edges(self, repository: RepositoryName, record: Record, tags: Sequence[Tag]) -> None:
+        digest, generation = record.manifest.digest, record.generation
+        for blob in record.header.blobs:
+            await self._store.put(layout.manifest_link(repository, Digest.parse(blob), digest, generation), b"")
+        for tag in tags:
+            await self._store.put(layout.tagged(repository, digest, tag, generation), b"")
+
+    async def _check_edges(self, repository: RepositoryName, record: Record) -> None:
+        """Whether everything referenced may be relied on: allowed to the repository, not condemned, and still there.
 
         Raises:
             ManifestBlobUnknown: what may not.
         """
-        missing: list[Digest] = []
-        for digest in edges.blobs:
-            try:
-                await self._blobs.usable(digest)
-            except BlobUnknown:
-                missing.append(digest)
-        for digest in edges.manifests:
-            generations = await self._records.generations(repository, digest)
-            if not any([await self._is_safe(repository, digest, generation) for generation in generations]):
-                missing.append(digest)
+        blobs = [Digest.parse(raw) for raw in record.header.blobs]
+        manifests = [Digest.parse(raw) for raw in record.header.manifests]
+        missing = [digest for digest in blobs if not await self._may_rely_on(repository, digest)]
+        missing += [digest for digest in manifests if not await self._has_safe(repository, digest)]
         if missing:
             raise _missing(missing)
+
+    async def _may_rely_on(self, repository: RepositoryName, blob: Digest) -> bool:
+        # Without the first question, a put that looked for links before a delete would bring the blob back after it.
+        if not await self._is_allowed(repository, blob):
+            return False
+        try:
+            await self._blobs.usable(blob)
+        except BlobUnknown:
+            return False
+        return True
+
+    async def _is_allowed(self, repository: RepositoryName, blob: Digest) -> bool:
+        """Whether something else than puts under way, ours or others', lets the repository have the blob."""
+        for link in await self._links.all(repository, blob):
+            manifest = layout.parse_manifest_link(link.key)
+            if manifest is None or await self._records.find(repository, *manifest) is not None:
+                return True
+        return False
+
+    async def _holder(self, repository: RepositoryName, links: Sequence[ObjectInfo]) -> Digest | None:
+        """A manifest, published or being put, that holds one of the links; None where none does."""
+        for link in links:
+            manifest = layout.parse_manifest_link(link.key)
+            if manifest is not None and await self._records.exists(repository, *manifest):
+                return manifest[0]
+        return None
+
+    async def _has_safe(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Whether a record of this manifest may be relied on: doom first, then the record (DESIGN 4)."""
+        for record in await self._records.all(repository, digest):
+            if await self._is_safe(repository, digest, record.generation):
+                return True
+        return False
 
     async def _is_safe(self, repository: RepositoryName, digest: Digest, generation: str) -> bool:
         """Doom first, then the record itself: in this order (DESIGN 4)."""
@@ -199,27 +237,45 @@ class Manifests:
         )
 
     async def _move_tags(
-        self, repository: RepositoryName, record: Record, tags: Sequence[Tag], condition: TagCondition
+        self,
+        repository: RepositoryName,
+        record: Record,
+        tags: Sequence[Tag],
+        condition: TagCondition,
+        replaced: str | None,
     ) -> None:
         if not tags:
             return
+        descriptor, generation = record.manifest.descriptor, record.generation
         async with self._store.batch():
             for tag in tags:
-                await self._tags.swap(repository, tag, record.manifest.descriptor, record.generation, condition)
+                if replaced is None:
+                    await self._tags.swap(repository, tag, descriptor, generation, condition)
+                else:
+                    await self._tags.follow(repository, tag, descriptor, replaced, generation)
 
-    async def _untag(self, repository: RepositoryName, tag: Tag, digest: Digest) -> None:
-        try:
-            await self._tags.delete(repository, tag, only=digest)
-        except ManifestUnknown:
-            return  # the tag has gone, or moved on, since it was marked
+    async def _untag(self, repository: RepositoryName, digest: Digest) -> None:
+        for tag in await self._tags.of_manifest(repository, digest):
+            with suppress(ManifestUnknown):  # the tag has gone, or moved on, since it was marked
+                await self._tags.delete(repository, tag, only=digest)
 
     async def _drop_traces(self, repository: RepositoryName, record: Record) -> None:
-        """Takes away what a record put beside itself: its entry under its subject and its links."""
-        digest, generation, header = record.manifest.digest, record.generation, record.header
-        if header.subject:
-            await self.referrers.remove(repository, Digest.parse(header.subject), digest, generation)
-        for blob in header.blobs:
-            await self._store.delete(layout.manifest_link(repository, Digest.parse(blob), generation))
+        """Takes away what bears the name of a record that is gone."""
+        digest, generation = record.manifest.digest, record.generation
+        await self._unlist(repository, record)
+        for blob in record.header.blobs:
+            await self._store.delete(layout.manifest_link(repository, Digest.parse(blob), digest, generation))
+        await self._tags.drop_markers(repository, digest, generation)
+
+    async def _list_referrer(self, repository: RepositoryName, record: Record) -> None:
+        if record.header.subject:
+            subject = Digest.parse(record.header.subject)
+            await self.referrers.add(repository, subject, record.manifest, record.generation)
+
+    async def _unlist(self, repository: RepositoryName, record: Record) -> None:
+        if record.header.subject:
+            subject = Digest.parse(record.header.subject)
+            await self.referrers.remove(repository, subject, record.manifest.digest, record.generation)
 
 
 async def _split(

@@ -2,6 +2,10 @@
 
 Law: a record is one header line of JSON and then the manifest's exact bytes; it is believed only if those bytes hash to
 the digest it lies under, on every read from the store (promise M2). A torn record is an absent one.
+Law of publishing: a record begins as a reservation, the header alone. It counts for the collector and for nobody else.
+Who publishes swaps the bytes in; who takes an old reservation for abandoned swaps ``CONDEMNED`` in, or removes it: the
+store lets one of them win, so a writer that was suspended for days can never publish edges that nobody kept. Once its
+key is gone, a generation never comes back, and all that bears its name is garbage.
 """
 
 from __future__ import annotations
@@ -13,10 +17,13 @@ from typing import Final
 import msgspec
 from moorage.registry.oci import Digest, Manifest, RepositoryName
 from moorage.registry.store import layout
-from moorage.storage_backends.base import ObjectInfo, ObjectStore, read_all
+from moorage.storage_backends.base import ABSENT, ObjectInfo, ObjectStore, read_all
 from moorage.storage_backends.errors import KeyNotFound
 
-__all__ = ["Header", "Record", "Records"]
+__all__ = ["CONDEMNED", "Header", "Record", "Records"]
+
+CONDEMNED: Final = b""
+"""What a reservation holds that was given up. Never the bytes of a reservation: some stores' versions are hashes."""
 
 _log = logging.getLogger(__name__)
 _CACHE_BYTES: Final = 64 * 1024 * 1024
@@ -49,34 +56,67 @@ class Records:
         self._cache: OrderedDict[str, Record] = OrderedDict()
         self._cached = 0
 
-    async def put(self, repository: RepositoryName, record: Record) -> None:
-        """Publishes a record: from now on readers see the manifest."""
+    async def reserve(self, repository: RepositoryName, record: Record) -> str:
+        """Writes down what a manifest will reference; returns the version that ``publish`` and ``withdraw`` need."""
         key = layout.manifest_record(repository, record.manifest.digest, record.generation)
-        await self._store.put(key, msgspec.json.encode(record.header) + b"\n" + record.manifest.content)
+        return await self._store.put(key, _encode(record.header), expect=ABSENT)
+
+    async def publish(self, repository: RepositoryName, record: Record, version: str) -> None:
+        """Makes a reserved record visible.
+
+        Raises:
+            Conflict: the reservation was given up.
+        """
+        key = layout.manifest_record(repository, record.manifest.digest, record.generation)
+        await self._store.put(key, _encode(record.header) + record.manifest.content, expect=version)
+
+    async def withdraw(self, repository: RepositoryName, record: Record, version: str) -> None:
+        """Gives a reservation up, for ever.
+
+        Raises:
+            Conflict: it was published.
+        """
+        key = layout.manifest_record(repository, record.manifest.digest, record.generation)
+        if self._store.capabilities.conditional_delete:
+            await self._store.delete(key, expect=version)
+        else:
+            await self._store.put(key, CONDEMNED, expect=version)
+            await self._store.delete(key)
 
     async def newest(self, repository: RepositoryName, digest: Digest) -> Record | None:
-        """The newest whole record of a manifest; None if there is none."""
-        for generation in reversed(await self.generations(repository, digest)):
-            record = await self.read(repository, digest, generation)
+        """The newest record of a manifest; None if there is none."""
+        for generation in reversed(await self._generations(repository, digest)):
+            record = await self._read(repository, digest, generation)
             if record is not None:
                 return record
         return None
 
-    async def generations(self, repository: RepositoryName, digest: Digest) -> list[str]:
-        """The generations of a manifest's records, oldest first."""
-        prefix = layout.manifest_records(repository, digest)
-        return [e.key[len(prefix) :] async for e in self._store.list(prefix) if isinstance(e, ObjectInfo)]
+    async def all(self, repository: RepositoryName, digest: Digest) -> list[Record]:
+        """The records of a manifest, oldest first."""
+        generations = await self._generations(repository, digest)
+        found = [await self._read(repository, digest, generation) for generation in generations]
+        return [record for record in found if record is not None]
+
+    async def find(self, repository: RepositoryName, digest: Digest, generation: str) -> Record | None:
+        """One record, as it is now; None if it is not there."""
+        if generation in self._cache and not await self.exists(repository, digest, generation):
+            return None
+        return await self._read(repository, digest, generation)
 
     async def exists(self, repository: RepositoryName, digest: Digest, generation: str) -> bool:
-        """Whether this record is there now; never answered from the cache."""
+        """Whether this record or its reservation is there now; never answered from the cache."""
         try:
             await self._store.stat(layout.manifest_record(repository, digest, generation))
         except KeyNotFound:
             return False
         return True
 
-    async def read(self, repository: RepositoryName, digest: Digest, generation: str) -> Record | None:
-        """One record, which the caller knows to exist; None if it is gone after all, or torn."""
+    async def _generations(self, repository: RepositoryName, digest: Digest) -> list[str]:
+        prefix = layout.manifest_records(repository, digest)
+        return [e.key[len(prefix) :] async for e in self._store.list(prefix) if isinstance(e, ObjectInfo)]
+
+    async def _read(self, repository: RepositoryName, digest: Digest, generation: str) -> Record | None:
+        """A record that was there a moment ago; None if it is gone after all, not published, or torn."""
         cached = self._cache.get(generation)
         if cached is not None:
             self._cache.move_to_end(generation)
@@ -107,10 +147,20 @@ class Records:
             self._cached -= len(record.manifest.content) + _OVERHEAD
 
 
+def _encode(header: Header) -> bytes:
+    return msgspec.json.encode(header) + b"\n"
+
+
 def _decode(raw: bytes, digest: Digest, generation: str) -> Record | None:
     head, _, content = raw.partition(b"\n")
+    if not content:
+        return None  # reserved, or given up: no manifest is empty
     if Digest.of(content, digest.algorithm) != digest:
         _log.error("manifest record %s of %s does not hash to its digest; it is not served", generation, digest)
         return None
-    header = msgspec.json.decode(head, type=Header)
+    try:
+        header = msgspec.json.decode(head, type=Header)
+    except msgspec.DecodeError:
+        _log.error("manifest record %s of %s has a torn header; it is not served", generation, digest)
+        return None
     return Record(Manifest(header.media_type, content, digest), generation, header)

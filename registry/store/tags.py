@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -21,6 +22,7 @@ from moorage.registry.oci import (
     RepositoryName,
     Tag,
     TagCondition,
+    Unavailable,
 )
 from moorage.registry.store import layout
 from moorage.storage_backends.base import ABSENT, Expect, ObjectInfo, ObjectStore, read_all
@@ -30,6 +32,9 @@ __all__ = ["TOMBSTONE_SIZE", "TagValue", "Tags"]
 
 TOMBSTONE_SIZE: Final = 128
 """Tombstones are smaller, values larger, so that a listing tells them apart without reading (DESIGN 4)."""
+
+_ATTEMPTS: Final = 1000
+"""Swaps that may be lost to others; each lost one is somebody else's success."""
 
 
 class TagValue(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,26 +105,28 @@ class Tags:
     async def swap(
         self, repository: RepositoryName, tag: Tag, descriptor: Descriptor, generation: str, condition: TagCondition
     ) -> None:
-        """Makes the tag name a manifest that is already stored.
+        """Makes the tag name a manifest that is already stored, and its marker under ``tagged/`` with it.
 
         Raises:
             PreconditionFailed: the tag is not what ``condition`` asks for.
         """
-        await self._store.put(layout.tagged(repository, descriptor.digest, tag), b"")
 
         def to_manifest(current: _Current) -> TagValue:
             _check(tag, current.live, condition)
-            return TagValue(
-                seq=current.next_seq,
-                nonce=secrets.token_hex(8),
-                digest=str(descriptor.digest),
-                generation=generation,
-                media_type=descriptor.media_type,
-                size=descriptor.size,
-                time=time.time(),
-            )
+            return _value(current, descriptor, generation)
 
         await self._change(repository, tag, to_manifest)
+
+    async def follow(
+        self, repository: RepositoryName, tag: Tag, descriptor: Descriptor, old: str, generation: str
+    ) -> None:
+        """Makes the tag name the generation that replaces ``old``; a tag that moved on since stays where it is."""
+
+        def to_replacement(current: _Current) -> TagValue | None:
+            live = current.live
+            return _value(current, descriptor, generation) if live is not None and live.generation == old else None
+
+        await self._change(repository, tag, to_replacement)
 
     async def delete(self, repository: RepositoryName, tag: Tag, *, only: Digest | None = None) -> None:
         """Removes the tag; with ``only``, if it names that manifest.
@@ -144,9 +151,19 @@ class Tags:
                 yield Tag(entry.key[len(prefix) :])
 
     async def of_manifest(self, repository: RepositoryName, digest: Digest) -> Sequence[Tag]:
-        """Tags that may name this manifest."""
-        prefix = layout.tags_of_manifest(repository, digest)
-        return [Tag(e.key[len(prefix) :]) async for e in self._store.list(prefix) if isinstance(e, ObjectInfo)]
+        """Tags that may name this manifest, each once."""
+        keys = [
+            entry.key
+            async for entry in self._store.list(layout.tags_of_manifest(repository, digest))
+            if isinstance(entry, ObjectInfo)
+        ]
+        return list(dict.fromkeys(layout.parse_tagged(key)[0] for key in keys))
+
+    async def drop_markers(self, repository: RepositoryName, digest: Digest, generation: str) -> None:
+        """Forgets which tags may name a generation of a manifest that is gone."""
+        async for entry in self._store.list(layout.tags_of_manifest(repository, digest)):
+            if isinstance(entry, ObjectInfo) and layout.parse_tagged(entry.key)[1] == generation:
+                await self._store.delete(entry.key)
 
     async def _current(self, repository: RepositoryName, tag: Tag) -> _Current:
         try:
@@ -155,22 +172,37 @@ class Tags:
             return _Current(None, ABSENT)
         return _Current(msgspec.json.decode(raw, type=TagValue), info.version)
 
-    async def _change(self, repository: RepositoryName, tag: Tag, decide: Callable[[_Current], TagValue]) -> None:
+    async def _change(
+        self, repository: RepositoryName, tag: Tag, decide: Callable[[_Current], TagValue | None]
+    ) -> None:
         """Swaps in what ``decide`` makes of the current value, again and again until nobody came between."""
-        while True:
+        for _ in range(_ATTEMPTS):
             current = await self._current(repository, tag)
             value = decide(current)
+            if value is None:
+                return
             if current.live is not None:
                 await self._remember(repository, tag, current.live)
-            try:
+            with suppress(Conflict):
                 await self._store.put(layout.tag(repository, tag), msgspec.json.encode(value), expect=current.expect)
-            except Conflict:
-                continue
-            return
+                return
+        raise Unavailable("the tag changes too fast", detail={"tag": str(tag)})
 
     async def _remember(self, repository: RepositoryName, tag: Tag, old: TagValue) -> None:
         key = layout.history(repository, tag, old.seq, Digest.parse(old.digest))
         await self._store.put(key, msgspec.json.encode(old))
+
+
+def _value(current: _Current, descriptor: Descriptor, generation: str) -> TagValue:
+    return TagValue(
+        seq=current.next_seq,
+        nonce=secrets.token_hex(8),
+        digest=str(descriptor.digest),
+        generation=generation,
+        media_type=descriptor.media_type,
+        size=descriptor.size,
+        time=time.time(),
+    )
 
 
 def _check(tag: Tag, live: TagValue | None, condition: TagCondition) -> None:

@@ -18,6 +18,7 @@ from typing import Final
 from moorage.registry.oci import (
     ALGORITHMS,
     CANONICAL,
+    BlobUnknown,
     BlobUploadUnknown,
     Descriptor,
     Digest,
@@ -110,7 +111,10 @@ class Uploads:
             if known is None and await self._hash_stored(note.generation, digest) != digest.hex:
                 await self._store.delete(layout.data(note.generation))
                 raise _mismatch(digest)
-            return await self._blobs.add(repository, digest, StoredBlob(note.generation, info.offset))
+            try:
+                return await self._blobs.add(repository, digest, StoredBlob(note.generation, info.offset))
+            except BlobUnknown:
+                raise _unknown(upload) from None
 
     async def cancel(self, repository: RepositoryName, upload: str) -> None:
         """Drops a session; see ``Uploader.cancel_upload``."""
@@ -125,10 +129,19 @@ class Uploads:
             async for entry in self._store.list(UPLOADS)
             if isinstance(entry, ObjectInfo) and entry.modified < now - older_than
         ]
-        for upload in abandoned:
+        return sum([await self._drop(upload, now - older_than) for upload in abandoned])
+
+    async def _drop(self, upload: str, before: float) -> bool:
+        """Drops a session that made no progress since ``before``, which it may have since it was listed."""
+        try:
+            abandoned = (await self._store.stat_upload(upload)).modified < before
+        except UploadNotFound:  # gone, or torn, or something that was never ours and that the store will not touch
+            await self._store.abort_upload(upload)
+            return False
+        if abandoned:
             self._live.pop(upload, None)
             await self._store.abort_upload(upload)
-        return len(abandoned)
+        return abandoned
 
     async def _commit(self, upload: str, offset: int) -> None:
         try:
@@ -164,6 +177,7 @@ class Uploads:
         return ALGORITHMS[note.algorithm].new() if offset == 0 else None
 
     def _keep(self, upload: str, offset: int, hashing: _Hashing) -> None:
+        """Keeps the running hash of bytes that are recorded; of others nobody knows what will be at their offset."""
         if hashing.hasher is None or hashing.offset != offset:
             return
         self._live[upload] = (offset, hashing.hasher)

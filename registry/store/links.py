@@ -1,0 +1,81 @@
+"""Links: which repository may read which blob.
+
+Law: a repository reads a blob only through a link of its own, never because the bytes happen to be stored (rule T7).
+Law of deletes: nobody brings a link back on the strength of one that he saw earlier. What exists is made young again by
+compare-and-swap, which fails once it was deleted; what is new is written first, and what allowed it looked for after.
+"""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final
+
+from moorage.registry.oci import Digest, RepositoryName, Unavailable
+from moorage.registry.store import layout
+from moorage.storage_backends.base import ObjectInfo, ObjectStore
+from moorage.storage_backends.errors import Conflict
+
+__all__ = ["GRACE", "REFRESH", "Links"]
+
+GRACE: Final = 24 * 3600.0
+"""Seconds for which a blob that a client was told of stays, though nothing references it (promise M6)."""
+
+REFRESH: Final = GRACE / 4
+"""Seconds after which a link is made young again by whoever asks; so collection spares links until GRACE + REFRESH."""
+
+_ATTEMPTS: Final = 10
+
+
+class Links:
+    """The links of all repositories. ``clock``: Unix time in seconds, for nothing but the age of links."""
+
+    def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+
+    async def exist(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Whether the repository may read the blob, if it is stored."""
+        async for _ in self._store.list(layout.links(repository, digest)):
+            return True
+        return False
+
+    async def all(self, repository: RepositoryName, digest: Digest) -> list[ObjectInfo]:
+        """Every link that the repository has on the blob."""
+        return [e async for e in self._store.list(layout.links(repository, digest)) if isinstance(e, ObjectInfo)]
+
+    async def add(self, repository: RepositoryName, digest: Digest) -> None:
+        """Lets the repository read the blob, which is kept for ``GRACE`` seconds."""
+        await self._store.put(layout.upload_link(repository, digest), b"")
+
+    async def renew(self, repository: RepositoryName, digest: Digest) -> bool:
+        """Keeps a blob that the repository may read for ``GRACE`` seconds more; False if it may not read it."""
+        for _ in range(_ATTEMPTS):
+            links = await self.all(repository, digest)
+            if not links or await self._is_young(repository, digest, links):
+                return bool(links)
+        raise Unavailable("the links of this blob change too fast")
+
+    async def _is_young(self, repository: RepositoryName, digest: Digest, links: list[ObjectInfo]) -> bool:
+        """Whether a link is young now; False if somebody came between."""
+        uploads = [link for link in links if layout.is_upload_link(link.key)]
+        if not uploads:
+            return await self._add_beside(repository, digest, {link.key for link in links})
+        newest = max(uploads, key=lambda link: link.modified)
+        if newest.modified < self._clock() - REFRESH:
+            try:
+                # Not empty again: where versions are hashes, a collector that saw the old one must not hit this one.
+                await self._store.put(newest.key, secrets.token_bytes(8), expect=newest.version)
+            except Conflict:
+                return False
+        return True
+
+    async def _add_beside(self, repository: RepositoryName, digest: Digest, allowing: set[str]) -> bool:
+        """Adds a link where only manifests hold some; False, and nothing added, if these are gone meanwhile."""
+        link = layout.upload_link(repository, digest)
+        await self._store.put(link, b"")
+        if allowing.isdisjoint(found.key for found in await self.all(repository, digest)):
+            await self._store.delete(link)
+            return False
+        return True
