@@ -6,6 +6,7 @@ RUNTIME := .venv/.runtime
 DEVELOPMENT := .venv/.development
 TOOLS := --group test --group lint --group build --group interop
 UV := $(shell command -v uv 2>/dev/null)
+HERE := tests/unit tests/suites tests/wire tests/hostile
 PACKAGES := -p moorage.registry -p moorage.puller -p moorage.storage_backends -p moorage.auth
 
 ifdef UV
@@ -18,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test lint format wheel bench conformance interop crash clean
+.PHONY: help demo serve test root lint format wheel bench conformance interop crash clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -30,14 +31,17 @@ serve: $(RUNTIME)  ## run a registry on 127.0.0.1:5000 over ./moorage-data
 	@$(BIN)/moorage serve
 
 test: $(DEVELOPMENT)  ## everything that needs neither root nor foreign programs
-	$(BIN)/python -m pytest tests/unit tests/suites tests/wire tests/hostile \
-	  -m 'not root and not interop and not crash and not bench' -n auto --dist worksteal
+	$(BIN)/python -m pytest $(HERE) -m 'not root and not interop and not crash and not bench' -n auto --dist worksteal
+
+root: $(DEVELOPMENT)  ## the rest of `make test`: what needs root (owners, devices, mounts)
+	$(BIN)/python -m pytest $(HERE) -m root
 
 lint: $(DEVELOPMENT)  ## ruff, mypy --strict and the one-way rules between the packages
 	@mkdir -p .typing && ln -sfn .. .typing/moorage
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/mypy tests
 	$(BIN)/lint-imports --no-cache
 
 format: $(DEVELOPMENT)  ## let ruff format and mend what it can
