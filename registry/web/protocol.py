@@ -58,7 +58,7 @@ class Connection(asyncio.Protocol):
         self._suspect: Exchange | None = None  # the first one in chunks of those that the last bytes belong to
         self._refusal: Refused | None = None  # said once the requests before it are answered
         self._read_paused = False
-        self._drained: asyncio.Future[None] | None = None
+        self._drained = asyncio.Event()
         self._files: FileSender | None = None
         self._on_wire = self._explained = 0  # bytes since the connection was last idle
         self._received = self._written = self._mark = 0
@@ -101,7 +101,7 @@ class Connection(asyncio.Protocol):
                 exchange.lose()
         if self._files is not None:
             self._files.close()
-        self._wake_writer()
+        self._drained.set()
         del self._parser  # breaks the cycle between parser and protocol
 
     def eof_received(self) -> bool:
@@ -140,12 +140,13 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:
         """The client takes less than we send."""
         self.write_paused = True
+        self._drained.clear()
         self._watch_writes()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
         self.write_paused = False
-        self._wake_writer()
+        self._drained.set()
         if self._current is not None and self._current.finished:
             self._rest()
         else:
@@ -241,9 +242,7 @@ class Connection(asyncio.Protocol):
     async def writable(self) -> None:
         """Waits until the client has taken most of what is queued, or has gone."""
         while self.write_paused:
-            if self._drained is None or self._drained.done():
-                self._drained = self.loop.create_future()
-            await asyncio.shield(self._drained)
+            await self._drained.wait()
 
     async def send_file(self, file: int, offset: int, count: int) -> None:
         """Has the kernel send bytes of a file, behind what is queued; ends early when the client has gone."""
@@ -378,14 +377,10 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """Nothing is being answered: waits for the rest of a body, of a head, or for the next request."""
-        newest = self._newest
-        if newest is not None and not newest.body_complete:
-            self.deadline = self.loop.time() + self.idle_deadline
-        elif self._in_head:
-            self.deadline = self.loop.time() + self.head_deadline
-        else:
+        is_body_open = self._newest is not None and not self._newest.body_complete
+        if not is_body_open and not self._in_head:
             self._on_wire = self._explained = 0
-            self.deadline = self.loop.time() + self.idle_deadline
+        self.deadline = self.loop.time() + (self.head_deadline if self._in_head else self.idle_deadline)
 
     def _pause_reading(self) -> None:
         if not self._read_paused and not self._transport.is_closing():
@@ -399,7 +394,3 @@ class Connection(asyncio.Protocol):
             self._read_paused = False
             self._transport.resume_reading()
             self.watch_body()
-
-    def _wake_writer(self) -> None:
-        if self._drained is not None and not self._drained.done():
-            self._drained.set_result(None)
