@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import AsyncIterator
+from pathlib import Path
 
 import httpx
 import pytest
+import pytest_asyncio
 from moorage.registry.oci import Digest, Registry
+from moorage.registry.store import LocalRegistry
+from moorage.storage_backends.base import ObjectStore
+from moorage.storage_backends.filesystem import FilesystemStore
+from moorage.storage_backends.memory import MemoryStore
 
 from tests.content import blob, image, push_blobs, repository
 from tests.stage import ON_STAGE
