@@ -8,6 +8,7 @@ import os
 import resource
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Iterator
 from pathlib import Path
@@ -246,12 +247,17 @@ def test_no_descriptor_is_lost_on_bad_layers(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A directory that every user reaches; pytest's own are root's alone."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o777)
+        yield Path(name)
+
+
 @pytest.mark.root
-def test_without_rights_the_rest_is_unpacked(tmp_path: Path) -> None:
+def test_without_rights_the_rest_is_unpacked(open_directory: Path) -> None:
     """As nobody: owners are not set, devices are left out and said, modes and links hold, and it can be layered on."""
-    tmp_path.chmod(0o777)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
     raw = archive(
         directory("d", mode=0o555),
         file("d/x", b"content", mode=0o4711),
@@ -259,14 +265,14 @@ def test_without_rights_the_rest_is_unpacked(tmp_path: Path) -> None:
         node("null", Kind.CHARACTER_DEVICE, (1, 3)),
         node("pipe", Kind.FIFO),
     )
-    (tmp_path / "one.tar").write_bytes(raw)
-    (tmp_path / "two.tar").write_bytes(archive(file("d/z"), file("d/.wh.y")))
+    (open_directory / "one.tar").write_bytes(raw)
+    (open_directory / "two.tar").write_bytes(archive(file("d/z"), file("d/.wh.y")))
     program = f"""
         import os
         from pathlib import Path
         from tests.layers import unpack
         os.setgid(65534); os.setgroups([]); os.setuid(65534)
-        here = Path({str(tmp_path)!r})
+        here = Path({str(open_directory)!r})
         done = unpack(here / "r", *((here / name).read_bytes() for name in ("one.tar", "two.tar")))
         print(done.skipped)
     """
@@ -275,12 +281,12 @@ def test_without_rights_the_rest_is_unpacked(tmp_path: Path) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "null" in done.stdout
-    found = seen(tmp_path / "r")
+    found = seen(open_directory / "r")
     assert found["d"] == "dir 0555"
     assert found["d/x"] == "file 4711 content"
     assert {"d/y", "null"}.isdisjoint(found)
     assert {"d/z", "pipe"} <= set(found)
-    assert (tmp_path / "r" / "d" / "x").stat().st_uid == 65534
+    assert (open_directory / "r" / "d" / "x").stat().st_uid == 65534
 
 
 @pytest.mark.root
