@@ -244,6 +244,7 @@ class FilesystemStore:
     def _prepare(self, disk: Disk) -> None:
         stale_before = time.time() - _STALE
         prepare_root(self._tree, disk, stale_before=stale_before)
+        self._stripes.create()
         self._staging.sweep(stale_before)
 
 

@@ -35,6 +35,11 @@ class Stripes:
     def __init__(self, directory: str) -> None:
         self._directory = directory
 
+    def create(self) -> None:
+        """Makes the files of all locks: on a full disk a delete could make none any more."""
+        for stripe in range(_STRIPES):
+            os.close(self._open(stripe))
+
     @contextlib.contextmanager
     def hold(self, key: str, *, wait: bool) -> Iterator[None]:
         """Keeps every other writer of ``key`` out.
@@ -46,8 +51,7 @@ class Stripes:
             BlockingIOError: somebody else holds it, and ``wait`` is not set.
             StorageUnavailable: it did not become free.
         """
-        path = f"{self._directory}/{zlib.crc32(key.encode()) % _STRIPES:02x}"
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fd = self._open(zlib.crc32(key.encode()) % _STRIPES)
         try:
             if wait:
                 _wait(fd)
@@ -56,6 +60,9 @@ class Stripes:
             yield
         finally:
             os.close(fd)
+
+    def _open(self, stripe: int) -> int:
+        return os.open(f"{self._directory}/{stripe:02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
 
 def _wait(fd: int) -> None:

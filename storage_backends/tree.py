@@ -123,8 +123,12 @@ class Tree:
     def remove(self, key: str, touched: set[str]) -> None:
         """Removes a file, if it is there, and the directories that are empty without it."""
         path = self.base + key
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        try:
             os.unlink(path)
+        except FileNotFoundError:
+            pass
+        except NotADirectoryError:
+            return  # an object lies above, so nothing can ever have been here
         # Also where nothing was: whoever removed it may not have made that durable, and we are about to say "gone".
         touched.add(self._prune(os.path.dirname(path), levels=key.count("/")))
 
@@ -144,21 +148,24 @@ class Tree:
         """Does ``action`` with the path of ``key``, making its directory when there is none."""
         path = self.base + key
         directory = os.path.dirname(path)
-        for _ in range(_ATTEMPTS):
-            try:
-                done = action(path)
-            except (FileExistsError, IsADirectoryError):
-                if not os.path.isdir(path):
-                    raise
-                _clear(path)
-                continue
-            except FileNotFoundError:
-                if source is not None and not os.path.lexists(source):
-                    raise
-                _make_directory(directory, touched)
-                continue
-            touched.add(directory)
-            return done
+        try:
+            for _ in range(_ATTEMPTS):
+                try:
+                    done = action(path)
+                except (FileExistsError, IsADirectoryError):
+                    if not os.path.isdir(path):
+                        raise
+                    _clear(path)
+                except FileNotFoundError:
+                    if source is not None and not os.path.lexists(source):
+                        raise
+                    _make_directory(directory, touched)
+                else:
+                    touched.add(directory)
+                    return done
+        except OSError:
+            self._prune(directory, levels=key.count("/"))  # made for nothing; on a full disk they would add up
+            raise
         raise StorageUnavailable("the directory vanishes as often as it is made")
 
 

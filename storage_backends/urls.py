@@ -28,7 +28,10 @@ async def open_store(url: str) -> ObjectStore:
         raise StorageError(f"no store is called {parts.scheme}://")
     from moorage.storage_backends.filesystem import FilesystemStore  # noqa: PLC0415  # the law
 
-    return await FilesystemStore.open(_path(url))
+    path = _path(url)
+    if not path:
+        raise StorageError(f"{url!r} names no directory")
+    return await FilesystemStore.open(path)
 
 
 def _path(url: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +24,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.root]
 HOME = RepositoryName.parse("team/app")
 SHORTAGES = [
     pytest.param("size=6m", id="bytes"),
-    pytest.param("size=64m,nr_inodes=150", id="inodes"),
+    pytest.param("size=64m,nr_inodes=250", id="inodes"),
 ]
 
 
@@ -71,6 +72,21 @@ async def test_f8_a_store_on_a_full_disk(store: FilesystemStore, disk: Path) -> 
     await store.put("k/more", b"x" * 20_000)
     await store.put("k/0", b"new")
     assert (await content(store, "k/0"), await content(store, "k/more")) == (b"new", b"x" * 20_000)
+
+
+@pytest.mark.parametrize("disk", [SHORTAGES[1]], indirect=True)
+async def test_f8_failed_writes_use_nothing_up(store: FilesystemStore, disk: Path) -> None:
+    """Where the files have run out, directories made for a write that failed are taken back; a delete gives room."""
+    await store.put("links/n/first", b"")
+    await fill_up(lambda number: store.put(f"k/{number}", b""))
+    await store.delete("k/0")
+    await store.delete("k/1")
+    free = os.statvfs(disk).f_ffree
+    for number in range(20):
+        assert await outcome(store.put(f"links/n/sha256/{number}/u", b"")) is storage.StorageFull
+        assert await outcome(store.put(f"links/n/sha512/{number}/u", b"x")) is storage.StorageFull
+        assert os.statvfs(disk).f_ffree == free
+    await store.put("k/0", b"")
 
 
 @pytest.mark.parametrize("disk", [SHORTAGES[0]], indirect=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 
 import pytest
 from moorage.storage_backends.base import ABSENT, ANY, Expect, ObjectStore, read_all
@@ -64,6 +65,16 @@ class ObjectRules:
         await store.put("a", data)
         async with store.read("a", start=MIB - 5, stop=3 * MIB + 9) as reading:
             assert b"".join([c async for c in reading]) == data[MIB - 5 : 3 * MIB + 9]
+
+    @pytest.mark.parametrize("size", [0, 10, 3 * MIB])
+    async def test_a_file_holds_what_is_read(self, store: ObjectStore, size: int) -> None:
+        """Where a reading offers a file for the kernel to send, the file has the bytes of the range."""
+        data = bytes(range(256)) * (size // 256 + 1)
+        await store.put("a", data[:size])
+        async with store.read("a", start=5, stop=size - 3) as reading:
+            span = reading.file()
+            if span is not None:
+                assert os.pread(span.fileno(), span.stop - span.start, span.start) == data[5 : size - 3]
 
     @pytest.mark.parametrize("size", [10, 3 * MIB])
     async def test_one_version_is_read_to_the_end(self, store: ObjectStore, size: int) -> None:
@@ -219,9 +230,10 @@ class CopyAndDeleteRules:
     async def test_delete_is_idempotent(self, store: ObjectStore) -> None:
         """Deleting again, or what never was, is no error."""
         await store.put("a/b/c/d", b"1")
-        for key in ("a/b/c/d", "a/b/c/d", "never/was"):
+        await store.put("b", b"1")
+        for key in ("a/b/c/d", "a/b/c/d", "never/was", "b/below", "b/far/below/an/object"):
             await store.delete(key)
-        assert await listing(store) == []
+        assert await listing(store) == ["b"]
 
     async def test_delete_of_a_version(self, store: ObjectStore) -> None:
         """A delete of an older version is a conflict; of the present one it deletes; of nothing it is done."""
