@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final
 
 from moorage.registry.oci import Digest, RepositoryName, Unavailable
 from moorage.registry.store import layout
 from moorage.storage_backends.base import ObjectInfo, ObjectStore
-from moorage.storage_backends.errors import Conflict
+from moorage.storage_backends.errors import Conflict, KeyNotFound
 
 __all__ = ["GRACE", "REFRESH", "Links"]
 
@@ -26,6 +27,7 @@ REFRESH: Final = GRACE / 4
 """Seconds after which a link is made young again by whoever asks; so collection spares links until GRACE + REFRESH."""
 
 _ATTEMPTS: Final = 10
+_SEEN: Final = 65536
 
 
 class Links:
@@ -34,10 +36,16 @@ class Links:
     def __init__(self, store: ObjectStore, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
+        # A hint only: which link was there the last time, so that one look tells (5 us) instead of a listing (18).
+        self._seen: OrderedDict[tuple[RepositoryName, Digest], str] = OrderedDict()
 
     async def exist(self, repository: RepositoryName, digest: Digest) -> bool:
         """Whether the repository may read the blob, if it is stored."""
-        async for _ in self._store.list(layout.links(repository, digest)):
+        if await self._still_there(repository, digest) is not None:
+            return True
+        async for link in self._store.list(layout.links(repository, digest)):
+            if isinstance(link, ObjectInfo):
+                self._remember(repository, digest, link.key)
             return True
         return False
 
@@ -51,6 +59,9 @@ class Links:
 
     async def renew(self, repository: RepositoryName, digest: Digest) -> bool:
         """Keeps a blob that the repository may read for ``GRACE`` seconds more; False if it may not read it."""
+        seen = await self._still_there(repository, digest)
+        if seen is not None and layout.is_upload_link(seen.key) and seen.modified >= self._clock() - REFRESH:
+            return True
         for _ in range(_ATTEMPTS):
             links = await self.all(repository, digest)
             if not links or await self._is_young(repository, digest, links):
@@ -63,6 +74,7 @@ class Links:
         if not uploads:
             return await self._add_beside(repository, digest, {link.key for link in links})
         newest = max(uploads, key=lambda link: link.modified)
+        self._remember(repository, digest, newest.key)
         if newest.modified < self._clock() - REFRESH:
             try:
                 # Not empty again: where versions are hashes, a collector that saw the old one must not hit this one.
@@ -79,3 +91,19 @@ class Links:
             await self._store.delete(link)
             return False
         return True
+
+    async def _still_there(self, repository: RepositoryName, digest: Digest) -> ObjectInfo | None:
+        """The link that was seen last, as it is now; None where it has gone."""
+        key = self._seen.get((repository, digest))
+        if key is None:
+            return None
+        try:
+            return await self._store.stat(key)
+        except KeyNotFound:
+            self._seen.pop((repository, digest), None)
+            return None
+
+    def _remember(self, repository: RepositoryName, digest: Digest, key: str) -> None:
+        self._seen[repository, digest] = key
+        if len(self._seen) > _SEEN:
+            self._seen.popitem(last=False)

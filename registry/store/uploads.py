@@ -8,10 +8,9 @@ bytes are read back after they were sealed and before anything refers to them (r
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import AsyncIterable, AsyncIterator
+from collections.abc import AsyncIterable
 from dataclasses import asdict, dataclass
 from typing import Final
 
@@ -30,14 +29,11 @@ from moorage.registry.oci import (
 )
 from moorage.registry.store import layout
 from moorage.registry.store.blobs import Blobs, StoredBlob
+from moorage.registry.store.hashing import HashedContent, update
 from moorage.storage_backends.base import UPLOADS, ObjectInfo, ObjectStore, UploadInfo
 from moorage.storage_backends.errors import OffsetMismatch, UploadNotFound
 
 __all__ = ["Uploads"]
-
-_CHUNK: Final = 1024 * 1024
-_OFF_LOOP: Final = 128 * 1024
-"""Bytes from which hashing in a thread costs less than it delays others: a hop is about 0.1 ms, a MiB about 0.6 ms."""
 
 _LIVE: Final = 4096
 """Most running hashes kept; a session whose hash was dropped is read back when it is closed."""
@@ -86,16 +82,16 @@ class Uploads:
         info, note = await self._find(repository, upload)
         if start is not None and start != info.offset:
             raise _out_of_order(upload, info.offset)
-        hashing = _Hashing(content, info.offset, self._hasher(upload, info.offset, note))
+        hashed = HashedContent(content, info.offset, self._hasher(upload, info.offset, note))
         try:
             info = await self._store.append_upload(
-                upload, info.offset, hashing, lambda offset: _noted(note, hashing, offset).encode()
+                upload, info.offset, hashed, lambda offset: _noted(note, hashed, offset).encode()
             )
         except OffsetMismatch as exc:
             raise _out_of_order(upload, exc.offset) from None
         except UploadNotFound:
             raise _unknown(upload) from None
-        self._keep(upload, info.offset, hashing)
+        self._keep(upload, info.offset, hashed)
         return self._status(upload, info)
 
     async def finish(self, repository: RepositoryName, upload: str, digest: Digest) -> Descriptor:
@@ -166,7 +162,7 @@ class Uploads:
         hasher = digest.hasher()
         async with self._store.read(layout.data(generation)) as reading:
             async for chunk in reading:
-                await _update(hasher, chunk)
+                await update(hasher, chunk)
         return hasher.hexdigest()
 
     def _hasher(self, upload: str, offset: int, note: _Note) -> Hasher | None:
@@ -176,11 +172,11 @@ class Uploads:
             return kept[1]
         return ALGORITHMS[note.algorithm].new() if offset == 0 else None
 
-    def _keep(self, upload: str, offset: int, hashing: _Hashing) -> None:
+    def _keep(self, upload: str, offset: int, hashed: HashedContent) -> None:
         """Keeps the running hash of bytes that are recorded; of others nobody knows what will be at their offset."""
-        if hashing.hasher is None or hashing.offset != offset:
+        if hashed.hasher is None or hashed.offset != offset:
             return
-        self._live[upload] = (offset, hashing.hasher)
+        self._live[upload] = (offset, hashed.hasher)
         if len(self._live) > _LIVE:
             self._live.popitem(last=False)
 
@@ -188,52 +184,8 @@ class Uploads:
         return UploadStatus(upload, info.offset, self._store.capabilities.min_append)
 
 
-class _Hashing:
-    """Content gathered into chunks of about a MiB and hashed as it passes. ``offset``: bytes hashed, from byte 0."""
-
-    def __init__(self, content: AsyncIterable[bytes], offset: int, hasher: Hasher | None) -> None:
-        self._content = content
-        self.offset = offset
-        self.hasher = hasher
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        gathered = bytearray()
-        try:
-            async for piece in self._content:
-                gathered += piece
-                if len(gathered) >= _CHUNK:
-                    yield await self._take(gathered)
-                    gathered = bytearray()
-        except Exception:
-            # What arrived before the fault is kept (promise M7): hand it on, then let the fault go on.
-            if gathered:
-                yield await self._take(gathered)
-            raise
-        if gathered:
-            yield await self._take(gathered)
-
-    async def _take(self, gathered: bytearray) -> bytes:
-        chunk = bytes(gathered)
-        if self.hasher is not None:
-            await _update(self.hasher, chunk)
-        self.offset += len(chunk)
-        return chunk
-
-
-async def _update(hasher: Hasher, chunk: bytes) -> None:
-    if len(chunk) < _OFF_LOOP:
-        hasher.update(chunk)
-    else:
-        await asyncio.to_thread(hasher.update, chunk)
-
-
-def _noted(note: _Note, hashing: _Hashing, offset: int) -> _Note:
-    known = hashing.hasher is not None and hashing.offset == offset
-    return _Note(note.repository, note.generation, note.algorithm, _hex(hashing) if known else None)
-
-
-def _hex(hashing: _Hashing) -> str | None:
-    return hashing.hasher.hexdigest() if hashing.hasher is not None else None
+def _noted(note: _Note, content: HashedContent, offset: int) -> _Note:
+    return _Note(note.repository, note.generation, note.algorithm, content.hex(offset))
 
 
 def _unknown(upload: str) -> BlobUploadUnknown:
