@@ -84,8 +84,10 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _prepare(target: Path) -> None:
-    """The standard library of this Python, and a few files that careless tools lose."""
-    shutil.copytree(sysconfig.get_path("stdlib"), target, symlinks=True, ignore=_LEFT_OUT)
+    """The libraries of this Python, and a few files that careless tools lose."""
+    library = target / "standard library"
+    shutil.copytree(sysconfig.get_path("stdlib"), library, symlinks=True, ignore=_LEFT_OUT)
+    shutil.copytree(sysconfig.get_path("purelib"), target / "site-packages", symlinks=True, ignore=_LEFT_OUT)
     special = target / "special"
     special.mkdir()
     (special / "empty directory").mkdir(mode=0o1777)
@@ -94,8 +96,8 @@ def _prepare(target: Path) -> None:
     (special / "setuid").chmod(0o4755)
     (special / "secret").write_text("for its owner only\n")
     (special / "secret").chmod(0o400)
-    (special / "hard link").hardlink_to(target / "os.py")
-    (special / "symbolic link").symlink_to("../os.py")
+    (special / "hard link").hardlink_to(library / "os.py")
+    (special / "symbolic link").symlink_to("../standard library/os.py")
     (special / "dangling").symlink_to("/nowhere/at/all")
     (special / ("long name " * 20).strip()).write_text("longer than the archive format's 100 bytes\n")
     os.utime(special / "setuid", ns=(0, 1))
@@ -131,7 +133,7 @@ class Stage:
 
 def _play(stage: Stage, folder: Path) -> None:
     source, store, result = folder / "files", folder / "store", folder / "result"
-    stage.say("1. Files to pack: the standard library of this Python, and a few odd ones")
+    stage.say("1. Files to pack: the libraries of this Python, and a few odd ones")
     _prepare(source)
     before = Tree.read(source)
     stage.console.print(f"    {len(before.entries):,} entries, {before.size / 1e6:.1f} MB in {source}", soft_wrap=True)
