@@ -107,7 +107,7 @@ class Stage:
     """Shows what happens, and runs the commands."""
 
     def __init__(self) -> None:
-        self.console = Console(highlight=False)
+        self.console = Console(highlight=False, soft_wrap=True)
         self.took: dict[str, float] = {}
 
     def say(self, text: str) -> None:
@@ -116,7 +116,7 @@ class Stage:
 
     def show_command(self, *words: str) -> None:
         """A command as one would type it."""
-        self.console.print(Text("  $ moorage " + " ".join(words), style="cyan"), soft_wrap=True)
+        self.console.print(Text("  $ moorage " + " ".join(words), style="cyan"))
 
     def run(self, step: str, *words: str) -> str:
         """Runs ``moorage`` with ``words``, shows what it says, returns its stdout."""
@@ -125,7 +125,7 @@ class Stage:
         done = subprocess.run([_MOORAGE, *words], capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=600)
         self.took[step] = time.monotonic() - started
         for line in (*done.stderr.splitlines(), *done.stdout.splitlines()):
-            self.console.print(Text(f"    {line}", style="dim"), soft_wrap=True)
+            self.console.print(Text(f"    {line}", style="dim"))
         if done.returncode != 0:
             raise DemoFailed(f"moorage {words[0]} ended with status {done.returncode}")
         return done.stdout
@@ -136,7 +136,7 @@ def _play(stage: Stage, folder: Path) -> None:
     stage.say("1. Files to pack: the libraries of this Python, and a few odd ones")
     _prepare(source)
     before = Tree.read(source)
-    stage.console.print(f"    {len(before.entries):,} entries, {before.size / 1e6:.1f} MB in {source}", soft_wrap=True)
+    stage.console.print(f"    {len(before.entries):,} entries, {before.size / 1e6:.1f} MB in {source}")
 
     stage.say("2. A registry over a directory. No database, nothing to configure")
     with MoorageProcess(folder / "registry", "--drain-delay", "0s") as server:
@@ -166,7 +166,7 @@ def _judge(stage: Stage, before: Tree, result: Path) -> None:
     differences = list(compare(before, Tree.read(result)))
     stage.took["compare"] = time.monotonic() - started
     for line in differences[:_SHOWN_DIFFERENCES]:
-        stage.console.print(Text(f"    {line}", style="red"), soft_wrap=True)
+        stage.console.print(Text(f"    {line}", style="red"))
     if differences:
         raise DemoFailed(f"{len(differences)} differences")
     kinds = "names, content, modes, owners, times to the nanosecond, symbolic and hard links"
@@ -192,7 +192,7 @@ def main() -> int:
         with tempfile.TemporaryDirectory(prefix="moorage-demo-") as folder:
             _play(stage, Path(folder))
     except DemoFailed as exc:
-        stage.console.print(Text(f"\nFAILED: {exc}", style="bold red"), soft_wrap=True)
+        stage.console.print(Text(f"\nFAILED: {exc}", style="bold red"))
         return 1
     stage.console.print("\n[bold green]Not one file differs.[/bold green] The registry is stopped, its files are gone.")
     stage.console.print("Now your own:  [cyan]make serve[/cyan]   and in another terminal")

@@ -6,6 +6,7 @@ was read to its last byte and had the diffID that the image's config names (rule
 
 from __future__ import annotations
 
+import errno
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -69,18 +70,19 @@ def unpack_layers(
     target = os.path.abspath(target)
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise TargetExists(f"{target}: exists and is not an empty directory")
-    parent, name = os.path.split(target)
+    parent = os.path.dirname(target)
     os.makedirs(parent, exist_ok=True)
-    staging = tempfile.mkdtemp(prefix=f".{name}.", dir=parent)
+    staging = tempfile.mkdtemp(prefix=".unpack-", dir=parent)
     destination = Destination(staging, limits=limits)
     try:
         done = []
         for layer in layers:
             done.append(apply_layer(destination, layer, limits, keep_markers=keep_markers))
+            _check_image(done, limits)
             if on_layer:
                 on_layer(layer, done[-1])
         destination.finish()
-        os.rename(staging, target)
+        _appear(staging, target)
     except BaseException:
         destination.remove_all()
         os.rmdir(staging)
@@ -88,6 +90,21 @@ def unpack_layers(
     finally:
         destination.close()
     return Unpacked(sum(d.entries for d in done), sum(d.size for d in done), tuple(destination.skipped))
+
+
+def _check_image(done: Sequence[Unpacked], limits: Limits) -> None:
+    """Each layer was held to its own limits; this is for images of many."""
+    if sum(d.entries for d in done) > limits.image_entries or sum(d.size for d in done) > limits.image_size:
+        raise UnsafeLayer(f"an image of more than {limits.image_entries} entries or {limits.image_size} bytes")
+
+
+def _appear(staging: str, target: str) -> None:
+    try:
+        os.rename(staging, target)
+    except OSError as exc:
+        if exc.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+            raise
+        raise TargetExists(f"{target}: appeared meanwhile") from None
 
 
 def apply_layer(destination: Destination, layer: Layer, limits: Limits, *, keep_markers: bool = False) -> Unpacked:

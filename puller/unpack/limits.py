@@ -16,6 +16,7 @@ class Limits:
     size: int = 20 * _GIB
     ratio: int = 200
     entries: int = 1_000_000
+    image_size: int = 100 * _GIB
     image_entries: int = 2_000_000
     file: int = 64 * _GIB
     path: int = 4096

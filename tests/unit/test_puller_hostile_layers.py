@@ -157,6 +157,19 @@ def test_limits_are_exact(tmp_path: Path, limits: Limits, fits: tuple, refused: 
         unpack(tmp_path / "s", (*fits, refused), limits=limits)
 
 
+@pytest.mark.parametrize(
+    ("limits", "count"), [(Limits(image_entries=4), 2), (Limits(image_size=8 * 512), 2)], ids=["entries", "size"]
+)
+def test_an_image_of_many_layers_has_limits_too(tmp_path: Path, limits: Limits, count: int) -> None:
+    """Each layer is small enough, the sum is not."""
+    layers = [(file(f"a{number}"), file(f"b{number}", b"")) for number in range(count)]
+    raw = [archive(*layer, end=bytes(512)) for layer in layers]
+    unpack(tmp_path / "r", *raw, limits=limits)
+    with pytest.raises(UnsafeLayer, match="an image of more"):
+        unpack(tmp_path / "s", *raw, archive(file("c")), limits=limits)
+    assert not (tmp_path / "s").exists()
+
+
 def test_many_opaque_markers_cost_one(tmp_path: Path) -> None:
     """CVE-2026-95838: a repeated marker is not worked through again."""
     members = [file("d/.wh..wh..opq"), *(file(f"d/{n}", b"") for n in range(2000))]

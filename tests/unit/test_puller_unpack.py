@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -254,6 +255,24 @@ def test_a_refused_layer_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(UnsafeLayer):
         unpack(tmp_path / "r", (directory("d", mode=0o500), file("d/x"), symlink("l", "/"), file("../out")))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_of_many_unpackers_into_one_place_one_wins(tmp_path: Path) -> None:
+    """The others are told so, and clean up."""
+    layer = layer_of(archive(*(file(f"f{number}") for number in range(300))))
+
+    def attempt() -> str:
+        try:
+            unpack_layers([layer], str(tmp_path / "r"))
+        except TargetExists:
+            return "late"
+        return "won"
+
+    with ThreadPoolExecutor(6) as pool:
+        results = [future.result() for future in [pool.submit(attempt) for _ in range(6)]]
+    assert sorted(results) == ["late"] * 5 + ["won"]
+    assert [path.name for path in tmp_path.iterdir()] == ["r"]
+    assert len(seen(tmp_path / "r")) == 300
 
 
 def test_an_image_without_layers_is_an_empty_root(tmp_path: Path) -> None:
