@@ -104,6 +104,9 @@ class Acceptor:
     async def _greet(self, sock: socket.socket) -> None:
         try:
             sock.setblocking(False)
+            # Without it the second small write of an answer waits 40 ms for the client's delayed ACK. uvloop sets it
+            # itself; asyncio only on sockets whose protocol number it was told.
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             await self._loop.connect_accepted_socket(
                 self._factory,
                 sock,
