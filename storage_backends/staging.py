@@ -94,9 +94,10 @@ class Staging:
         """Removes bytes that no record speaks of and that nobody has touched since ``older_than`` (Unix time)."""
         with os.scandir(self._folder) as entries:
             for entry in entries:
-                stale = entry.stat(follow_symlinks=False).st_mtime < older_than
-                if stale and not os.path.lexists(self._tree.base + UPLOADS + entry.name):
-                    _unlink(entry.path)
+                with contextlib.suppress(FileNotFoundError):  # another process commits it
+                    stale = entry.stat(follow_symlinks=False).st_mtime < older_than
+                    if stale and not os.path.lexists(self._tree.base + UPLOADS + entry.name):
+                        os.unlink(entry.path)
 
     def _read(self, upload: str) -> tuple[UploadRecord, os.stat_result]:
         try:
