@@ -6,6 +6,7 @@ swaps in a tombstone, so that a late writer cannot bring an old value back; what
 
 from __future__ import annotations
 
+import logging
 import secrets
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -30,6 +31,7 @@ from moorage.storage_backends.errors import Conflict, KeyNotFound
 
 __all__ = ["TOMBSTONE_SIZE", "TagValue", "Tags"]
 
+_log = logging.getLogger(__name__)
 TOMBSTONE_SIZE: Final = 128
 """Tombstones are smaller, values larger, so that a listing tells them apart without reading (DESIGN 4)."""
 
@@ -170,7 +172,12 @@ class Tags:
             raw, info = await read_all(self._store, layout.tag(repository, tag))
         except KeyNotFound:
             return _Current(None, ABSENT)
-        return _Current(msgspec.json.decode(raw, type=TagValue), info.version)
+        try:
+            return _Current(msgspec.json.decode(raw, type=TagValue), info.version)
+        except msgspec.DecodeError:
+            # Only a disk that lies about its syncs leaves this. The next push of the tag mends it.
+            _log.error("tag %s of %s cannot be read; it is treated as absent", tag, repository)
+            return _Current(None, info.version)
 
     async def _change(
         self, repository: RepositoryName, tag: Tag, decide: Callable[[_Current], TagValue | None]
