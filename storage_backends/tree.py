@@ -193,7 +193,8 @@ def _clear(directory: str) -> None:
     if holds_a_file(directory):
         raise IsADirectoryError(errno.EISDIR, "the key is a directory of another")
     for path, _, _ in os.walk(directory, topdown=False):
-        os.rmdir(path)
+        with contextlib.suppress(FileNotFoundError):  # another writer wants the name too
+            os.rmdir(path)
 
 
 def stamp(fd: int) -> str:

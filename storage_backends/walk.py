@@ -160,6 +160,6 @@ def holds_a_file(directory: str) -> bool:
                     return True
                 if entry.is_dir(follow_symlinks=False) and holds_a_file(entry.path):
                     return True
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         pass
     return False
