@@ -170,7 +170,8 @@ class Flusher:
         try:
             self._disk.sync_directory(path)
         except FileNotFoundError:
-            return None  # removed since we looked, by whoever emptied it; the removal is theirs to make durable
+            # Removed since we looked, by whoever emptied it. What we deleted in it is gone when its parent says so.
+            return self._sync_one(os.path.dirname(path))
         except OSError as error:
             return error
         return None

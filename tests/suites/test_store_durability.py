@@ -113,6 +113,27 @@ async def test_a_delete_is_synced(store: FilesystemStore, root: Path, disk: Reco
         assert f"{root}/{synced}" in disk.directories
 
 
+async def test_a_directory_that_vanishes_is_made_durable_by_its_parent(root: Path) -> None:
+    """Where another writer removes the directory between our delete and our sync, its parent is synced instead."""
+
+    class Vanishing(RecordingDisk):
+        def sync_directory(self, path: str) -> None:
+            if path.endswith("/c") and armed:
+                os.unlink(f"{path}/2")
+                os.rmdir(path)
+            super().sync_directory(path)
+
+    armed: list[bool] = []
+    disk = Vanishing()
+    store = await FilesystemStore.open(root, disk=disk)
+    await fill(store, "a/b/c/1", "a/b/c/2")
+    disk.directories.clear()
+    armed.append(True)
+    await store.delete("a/b/c/1")
+    await store.close()
+    assert disk.directories == [f"{root}/a/b/c", f"{root}/a/b"]
+
+
 async def test_a_batch_syncs_once_at_its_end(store: FilesystemStore, root: Path, disk: RecordingDisk) -> None:
     """Inside a batch no directory is synced; at its end each is, once."""
     disk.directories.clear()
