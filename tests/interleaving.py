@@ -12,12 +12,12 @@ import random
 from collections.abc import AsyncIterable, AsyncIterator, Awaitable, Callable, Coroutine, Generator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from moorage.storage_backends.base import ANY, CommonPrefix, Expect, ObjectInfo, ObjectStore, Reading, UploadInfo
 from moorage.storage_backends.errors import KeyNotFound
 
-__all__ = ["Actor", "Killed", "Scheduler", "SteppedStore", "complete"]
+__all__ = ["Actor", "Gate", "Killed", "Scheduler", "SteppedStore", "complete"]
 
 _T = TypeVar("_T")
 _TICK = 0.001
@@ -44,6 +44,7 @@ class Actor:
     doomsday: int = 0
     calls: int = 0
     is_dead: bool = False
+    is_over: bool = False
     dooms_seen: set[str] = field(default_factory=set)
 
 
@@ -88,6 +89,14 @@ class Scheduler:
         if actor.is_dead:
             raise Killed
 
+    def answered(self) -> None:
+        """Nothing is lost here."""
+
+    def saw(self, doom: str) -> None:
+        """Notes that the running actor met a doom."""
+        if self.current is not None:
+            self.current.dooms_seen.add(doom)
+
     def run(self, actors: list[Actor], *, limit: int = 50_000) -> None:
         """Runs all actors to their end; what one of them raises goes on to the caller.
 
@@ -107,6 +116,18 @@ class Scheduler:
             if self.turns > limit:
                 raise RuntimeError("an actor does not come to an end")
 
+    def duel(self, one: Actor, other: Actor, *, first: int, then: int) -> bool:
+        """One makes ``first`` calls, the other ``then``, one goes on to his end, then the other.
+
+        Returns:
+            Whether both were cut where it was asked; else there were fewer calls.
+        """
+        cut = [self._resume(one) for _ in range(first + 1)] + [self._resume(other) for _ in range(then + 1)]
+        for actor in (one, other):
+            while self._resume(actor):
+                self.now += _TICK
+        return all(cut)
+
     def _interrupt(self, alive: list[Actor]) -> None:
         """Suspends whoever is on turn until all others have ended or were suspended too."""
         alive[:] = [*alive[1:], *alive[:1]]
@@ -115,6 +136,8 @@ class Scheduler:
 
     def _resume(self, actor: Actor) -> bool:
         """Lets the actor make one call; False when it has ended."""
+        if actor.is_over:
+            return False
         self.current = actor
         actor.calls += 1
         fate = actor.fate if actor.calls == actor.doomsday else None
@@ -125,6 +148,7 @@ class Scheduler:
             else:
                 actor.run.send(None)
         except (StopIteration, Killed, asyncio.CancelledError):
+            actor.is_over = True
             return False
         finally:
             self.current = None
@@ -141,11 +165,24 @@ def complete(run: Coroutine[Any, Any, _T]) -> _T:
     raise RuntimeError("it waits for something")
 
 
-class SteppedStore:
-    """A store whose every primitive waits for its turn. ``skipped``: puts under keys like this are silently lost."""
+class Gate(Protocol):
+    """Decides when a storage call happens, and whether it does."""
 
-    def __init__(self, store: ObjectStore, scheduler: Scheduler, *, blind: bool = False, skipped: str = "") -> None:
-        self._store, self._scheduler = store, scheduler
+    async def turn(self) -> None:
+        """Waits until the call may happen; raises what happens instead."""
+
+    def answered(self) -> None:
+        """The call has happened; raises if its answer is lost."""
+
+    def saw(self, doom: str) -> None:
+        """A doom was read that was there."""
+
+
+class SteppedStore:
+    """A store whose every primitive passes a gate. ``blind``: it hides dooms; ``skipped``: it loses puts like this."""
+
+    def __init__(self, store: ObjectStore, gate: Gate, *, blind: bool = False, skipped: str = "") -> None:
+        self._store, self._gate = store, gate
         self._blind, self._skipped = blind, skipped
         self.capabilities = store.capabilities
 
@@ -154,14 +191,14 @@ class SteppedStore:
         if key.startswith("doom/") and self._blind:
             raise KeyNotFound(key)
         info = await self._do(lambda: self._store.stat(key))
-        if key.startswith("doom/") and self._scheduler.current is not None:
-            self._scheduler.current.dooms_seen.add(key)
+        if key.startswith("doom/"):
+            self._gate.saw(key)
         return info
 
     @asynccontextmanager
     async def read(self, key: str, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reading]:
         """See ``ObjectStore``."""
-        await self._scheduler.turn()
+        await self._gate.turn()
         async with self._store.read(key, start=start, stop=stop) as reading:
             yield reading
 
@@ -183,10 +220,10 @@ class SteppedStore:
         self, prefix: str, *, after: str = "", delimiter: str | None = None
     ) -> AsyncIterator[ObjectInfo | CommonPrefix]:
         """See ``ObjectStore``."""
-        await self._scheduler.turn()
+        await self._gate.turn()
         async for entry in self._store.list(prefix, after=after, delimiter=delimiter):
             yield entry
-            await self._scheduler.turn()
+            await self._gate.turn()
 
     async def create_upload(self, key: str, note: bytes) -> str:
         """See ``ObjectStore``."""
@@ -222,5 +259,7 @@ class SteppedStore:
         """The store belongs to the test."""
 
     async def _do(self, call: Callable[[], Awaitable[_T]]) -> _T:
-        await self._scheduler.turn()
-        return await call()
+        await self._gate.turn()
+        result = await call()
+        self._gate.answered()
+        return result

@@ -154,11 +154,12 @@ class Ledger:
             await registry.resolve_blob(told.place, told.digest)
 
     async def _check_deleted_blob(self, registry: Registry, delete: Deed) -> None:
-        """M9: what was deleted stays deleted, unless somebody added it again; asking for it is not adding."""
+        """M9: what was deleted stays deleted, unless it was pushed again; no question and no manifest brings it back."""
         assert delete.digest is not None
         for other in self._since(delete):
-            adds = (other.kind is Kind.ADD_BLOB and other.digest == delete.digest) or other.names(delete.digest)
-            if adds and other.outcome is not Outcome.REFUSED:
+            if other.kind is Kind.ADD_BLOB and other.digest == delete.digest:
+                return
+            if other.outcome is Outcome.OPEN and other.names(delete.digest):
                 return
         try:
             await registry.resolve_blob(delete.place, delete.digest)

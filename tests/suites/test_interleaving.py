@@ -153,7 +153,7 @@ async def read(world: _World) -> None:
 
 async def delete_manifest(world: _World) -> None:
     """Deletes manifests that others may be putting."""
-    for content in (_NEW, _OLD, _INDEX, _SIGNATURE):
+    for content in world.dice.sample([_NEW, _OLD, _INDEX, _SIGNATURE], 2):
         with suppress(ManifestUnknown):
             async with world.ledger.deed(Kind.DELETE_MANIFEST, _HERE, content.digest, content=content):
                 await world.registry.delete_manifest(_HERE, content.digest)
@@ -169,7 +169,7 @@ async def delete_tag(world: _World) -> None:
 
 async def delete_blob(world: _World) -> None:
     """Deletes blobs that others may be asking for and referencing."""
-    for item in (*_OLD.blobs, *_KEPT.blobs):
+    for item in world.dice.sample([*_OLD.blobs, *_KEPT.blobs], 2):
         with suppress(OciError):
             async with world.ledger.deed(Kind.DELETE_BLOB, _HERE, item.digest):
                 await world.registry.delete_blob(_HERE, item.digest)
@@ -184,7 +184,6 @@ _ACTS: Sequence[Act] = (
     push_new, push_old, push_slowly, push_index, sign, mount, push_again, move_tag, claim_tag, ask, read,
     delete_manifest, delete_tag, delete_blob, expire,
 )  # fmt: skip
-
 
 async def _push(world: _World, place: RepositoryName, content: Content, tag: str, *, ask: bool) -> None:
     """What a client does: after MANIFEST_BLOB_UNKNOWN it starts again."""
@@ -253,8 +252,10 @@ def _play(seed: int, *, acts: Sequence[Act] = (), omissions: Omissions = NOTHING
     chosen = list(acts) or dice.choices(_ACTS, k=dice.randint(2, 5))
     worlds = [_World(dice.choice(replicas), ledger, scheduler, random.Random(dice.random())) for _ in chosen]
     actors = [Actor(_attempt(act, world), *_fate(dice)) for act, world in zip(chosen, worlds, strict=True)]
-    collectors = [Collector(SteppedStore(store, scheduler), scheduler.clock, omissions) for _ in range(2)]
-    scheduler.run([*actors, *(Actor(collector.run(), *_fate(dice)) for collector in collectors[: dice.randint(1, 2)])])
+    for _ in range(dice.randint(1, 2)):
+        collector = Collector(SteppedStore(store, scheduler), scheduler.clock, omissions)
+        actors.append(Actor(collector.run(), *_fate(dice)))
+    scheduler.run(actors)
     complete(_judge(store, scheduler, ledger))
 
 
