@@ -8,7 +8,7 @@ __all__ = ["Written"]
 
 
 class Written:
-    """Real paths written by one layer, with all their parents."""
+    """Real paths written by one layer. A directory that holds one of them is spared because it is not empty."""
 
     def __init__(self) -> None:
         self._paths: set[bytes] = set()
@@ -16,10 +16,7 @@ class Written:
 
     def add(self, path: Path) -> None:
         """Records a path."""
-        key = b"/".join(path)
-        while key and key not in self._paths:
-            self._paths.add(key)
-            key = key.rpartition(b"/")[0]
+        self._paths.add(b"/".join(path))
 
     def __contains__(self, path: Path) -> bool:
         return b"/".join(path) in self._paths

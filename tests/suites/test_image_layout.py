@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import os
 from pathlib import Path
@@ -12,9 +13,12 @@ import pytest
 from moorage.puller.errors import LayoutInvalid
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import REF_NAME, LayoutFiles
+from moorage.puller.layout_names import FullReferences
+from moorage.puller.layout_uploads import LayoutUploads
 from moorage.registry.oci import (
     BlobReferenced,
     BlobUnknown,
+    BlobUploadUnknown,
     ManifestUnknown,
     NameUnknown,
     Registry,
@@ -23,7 +27,7 @@ from moorage.registry.oci import (
     Unsupported,
 )
 
-from tests.content import blob, image, index, push, push_blobs, read_bytes, repository
+from tests.content import blob, chunked, image, index, push, push_blobs, read_bytes, repository
 from tests.suites.registry_suite import RegistrySuite
 
 _HERE, _THERE, _ELSEWHERE = repository("team/app"), repository("team/other"), repository("else/where")
@@ -201,6 +205,26 @@ def test_a_directory_that_is_no_layout_is_not_made_one(tmp_path: Path) -> None:
     with pytest.raises(LayoutInvalid):
         LayoutFiles(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_an_append_that_comes_too_late_cannot_change_the_blob(
+    files: LayoutFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process closes the upload between our opening its file and our locking it (rule A16)."""
+    layout = ImageLayout.of_registry(files, "localhost:5000")
+    session = await layout.start_upload(_HERE)
+    await layout.append_upload(_HERE, session.id, chunked(_BLOB.content))
+    flock = fcntl.flock
+
+    def lock_late(descriptor: int, flags: int) -> None:
+        monkeypatch.setattr(fcntl, "flock", flock)
+        LayoutUploads(files, repr(FullReferences("localhost:5000"))).finish(_HERE, session.id, _BLOB.digest)
+        flock(descriptor, flags)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(BlobUploadUnknown):
+        await layout.append_upload(_HERE, session.id, chunked(b"late"))
+    assert await read_bytes(layout, _HERE, _BLOB.digest) == _BLOB.content
 
 
 async def test_many_writers_lose_no_tag(files: LayoutFiles) -> None:
