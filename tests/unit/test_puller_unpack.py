@@ -164,9 +164,18 @@ def test_link_targets_are_kept_as_they_are(tmp_path: Path) -> None:
 
 def test_parents_that_are_links_are_followed_inside_the_root(tmp_path: Path) -> None:
     """Relative and absolute, also where the target does not exist yet."""
-    lower = (directory("usr"), symlink("lib", "usr/lib"), symlink("bin", "/usr/bin"), symlink("up", "../../usr"))
-    unpack(tmp_path / "r", lower, (file("lib/a"), file("bin/b"), file("up/c")))
-    assert {"usr/lib/a", "usr/bin/b", "usr/c"} <= set(seen(tmp_path / "r"))
+    lower = (
+        directory("usr"),
+        symlink("lib", "usr/lib"),
+        symlink("bin", "/usr/bin"),
+        symlink("up", "../../usr"),
+        directory("a/b"),
+        symlink("a/b/root", "/"),
+        symlink("a/b/beside", "../x"),
+    )
+    upper = (file("lib/a"), file("bin/b"), file("up/c"), file("a/b/root/usr/d"), file("a/b/beside/e"))
+    unpack(tmp_path / "r", lower, upper)
+    assert {"usr/lib/a", "usr/bin/b", "usr/c", "usr/d", "a/x/e"} <= set(seen(tmp_path / "r"))
 
 
 def test_hard_links_share_their_file(tmp_path: Path) -> None:
