@@ -200,6 +200,7 @@ class SteppedStore:
         """See ``ObjectStore``."""
         await self._gate.turn()
         async with self._store.read(key, start=start, stop=stop) as reading:
+            self._gate.answered()
             yield reading
 
     async def put(self, key: str, data: bytes, *, expect: Expect = ANY) -> str:
