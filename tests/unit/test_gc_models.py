@@ -232,6 +232,7 @@ def _at(items: tuple, index: int, value: object) -> tuple:  # type: ignore[type-
         pytest.param(WITH_COPIES, 50_000, id="several copies of one digest"),
         pytest.param(FULL, 60_000, id="two checks, edges overlooked when they are old"),
         pytest.param(BUILT, 60_000, id="as built: edges given up, published by swap"),
+        pytest.param(replace(BUILT, collects_older_copies=True), 300_000, id="as built, and several copies"),
     ],
 )
 def test_the_protocol_never_loses_an_answered_reference(rules: Rules, at_least: int) -> None:
