@@ -154,7 +154,7 @@ class Ledger:
             await registry.resolve_blob(told.place, told.digest)
 
     async def _check_deleted_blob(self, registry: Registry, delete: Deed) -> None:
-        """M9: what was deleted stays deleted, unless it was pushed again; no question and no manifest brings it back."""
+        """M9: what was deleted stays deleted, unless it was pushed again; no question, no manifest brings it back."""
         assert delete.digest is not None
         for other in self._since(delete):
             if other.kind is Kind.ADD_BLOB and other.digest == delete.digest:
