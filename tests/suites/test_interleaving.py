@@ -185,6 +185,7 @@ _ACTS: Sequence[Act] = (
     delete_manifest, delete_tag, delete_blob, expire,
 )  # fmt: skip
 
+
 async def _push(world: _World, place: RepositoryName, content: Content, tag: str, *, ask: bool) -> None:
     """What a client does: after MANIFEST_BLOB_UNKNOWN it starts again."""
     for _ in range(3):
