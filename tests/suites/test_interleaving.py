@@ -128,13 +128,13 @@ async def push_again(world: _World) -> None:
 
 async def move_tag(world: _World) -> None:
     """Puts a manifest that stays once more, and moves a tag to it."""
-    await _put(world, _HERE, _KEPT, world.dice.choice(["new", "old"]))
+    await _put_kept(world, world.dice.choice(["new", "old"]))
 
 
 async def claim_tag(world: _World) -> None:
     """Puts a manifest that stays, unless the tag exists."""
     with suppress(PreconditionFailed):
-        await _put(world, _HERE, _KEPT, "new", TagCondition(absent=True))
+        await _put_kept(world, "new", TagCondition(absent=True))
 
 
 async def ask(world: _World) -> None:
@@ -225,6 +225,14 @@ async def _put(
     async with world.ledger.deed(Kind.PUT, place, content.digest, tag=tag or None, content=content):
         tags = [Tag(tag)] if tag else []
         await world.registry.push_manifest(place, content.manifest, tags=tags, condition=condition)
+
+
+async def _put_kept(world: _World, tag: str, condition: TagCondition = ANY_VALUE) -> None:
+    began = world.scheduler.now
+    try:
+        await _put(world, _HERE, _KEPT, tag, condition)
+    except ManifestBlobUnknown:  # just now all its copies are condemned, and wait to be copied
+        assert world.may_be_refused(began), "what is needed all the time was refused"
 
 
 async def _attempt(act: Act, world: _World) -> None:
