@@ -35,9 +35,11 @@ from moorage.storage_backends.base import (
     check_key,
     check_prefix,
 )
+from moorage.storage_backends.crowds import Crowds
 from moorage.storage_backends.durability import Batch, Disk, Flusher, uninterrupted
 from moorage.storage_backends.errors import Conflict, KeyInvalid, KeyNotFound
 from moorage.storage_backends.expectation import check_writable_key, require
+from moorage.storage_backends.facts import facts
 from moorage.storage_backends.locks import Stripes, briefly
 from moorage.storage_backends.os_errors import storage_errors
 from moorage.storage_backends.reading import Opening, Reader
@@ -45,7 +47,7 @@ from moorage.storage_backends.root import prepare_root
 from moorage.storage_backends.staging import Staging
 from moorage.storage_backends.tree import Tree
 from moorage.storage_backends.upload_record import UploadRecord, is_upload
-from moorage.storage_backends.walk import PRIVATE, Walk, facts
+from moorage.storage_backends.walk import PRIVATE, Walk
 
 __all__ = ["FilesystemStore"]
 
@@ -65,6 +67,7 @@ class FilesystemStore:
     def __init__(self, root: str, disk: Disk) -> None:
         self._executor = ThreadPoolExecutor(_THREADS, thread_name_prefix="moorage-store")
         self._tree = Tree(root, disk)
+        self._crowds = Crowds(self._tree.base)
         self._stripes = Stripes(f"{self._tree.private}locks")
         self._flusher = Flusher(root, disk)
         self._reader = Reader(self._run)
@@ -143,7 +146,7 @@ class FilesystemStore:
         check_prefix(prefix)
         if delimiter not in (None, "/"):
             raise KeyInvalid("keys are delimited by '/'")
-        return Walk(self._tree.base, prefix, after, delimited=delimiter is not None, run=self._run)
+        return Walk(self._tree.base, prefix, after, delimited=delimiter is not None, run=self._run, crowds=self._crowds)
 
     async def create_upload(self, key: str, note: bytes) -> str:
         """See ``ObjectStore.create_upload``."""

@@ -18,8 +18,9 @@ from typing import Final
 from moorage.storage_backends.base import FileSpan, ObjectInfo, Reading
 from moorage.storage_backends.durability import uninterrupted
 from moorage.storage_backends.errors import KeyNotFound, StorageUnavailable
+from moorage.storage_backends.facts import facts
 from moorage.storage_backends.os_errors import storage_errors
-from moorage.storage_backends.walk import Run, facts
+from moorage.storage_backends.walk import Run
 
 __all__ = ["Opening", "Reader"]
 

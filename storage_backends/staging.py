@@ -18,11 +18,12 @@ from typing import Final
 from moorage.storage_backends.base import UPLOADS, ObjectInfo, UploadInfo
 from moorage.storage_backends.durability import Disk, uninterrupted
 from moorage.storage_backends.errors import OffsetMismatch, StorageError, UploadNotFound
+from moorage.storage_backends.facts import facts
 from moorage.storage_backends.locks import Stripes, briefly
 from moorage.storage_backends.os_errors import storage_errors
 from moorage.storage_backends.tree import Tree, stamp
 from moorage.storage_backends.upload_record import UploadRecord, record_key
-from moorage.storage_backends.walk import Run, facts
+from moorage.storage_backends.walk import Run
 
 __all__ = ["Staging"]
 

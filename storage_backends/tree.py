@@ -17,7 +17,8 @@ from typing import Final, TypeVar
 
 from moorage.storage_backends.durability import Disk
 from moorage.storage_backends.errors import KeyNotFound, StorageUnavailable
-from moorage.storage_backends.walk import PRIVATE, holds_a_file, version_of
+from moorage.storage_backends.facts import version_of
+from moorage.storage_backends.walk import PRIVATE, holds_a_file
 
 __all__ = ["Tree", "stamp"]
 

@@ -7,16 +7,20 @@ What no key may be called is not ours and is not shown; nor is a directory in wh
 from __future__ import annotations
 
 import asyncio
+import bisect
 import itertools
 import os
 from collections.abc import Callable, Iterable, Iterator
+from operator import attrgetter
 from typing import Any, Final, Protocol
 
 from moorage.storage_backends.base import CommonPrefix, ObjectInfo, check_key
+from moorage.storage_backends.crowds import Crowds
 from moorage.storage_backends.errors import KeyInvalid
+from moorage.storage_backends.facts import facts
 from moorage.storage_backends.os_errors import storage_errors
 
-__all__ = ["PRIVATE", "Run", "Walk", "facts", "holds_a_file", "version_of"]
+__all__ = ["PRIVATE", "Run", "Walk", "holds_a_file"]
 
 PRIVATE: Final = ".moorage/"
 """What a store keeps for itself under its root."""
@@ -35,26 +39,16 @@ class Run(Protocol):
         """The future of ``work(*arguments)``."""
 
 
-def facts(key: str, status: os.stat_result) -> ObjectInfo:
-    """An object as the file system tells it."""
-    return ObjectInfo(key, status.st_size, version_of(status), status.st_mtime)
-
-
-def version_of(status: os.stat_result) -> str:
-    """The version of the object in a file: a new inode or a new time is a new version."""
-    return f"{status.st_ino:x}-{status.st_mtime_ns:x}"
-
-
 class Walk:
     """A listing under way: an asynchronous iterator that holds nothing open, so it may be dropped at any point."""
 
-    __slots__ = ("_after", "_base", "_begun", "_crowd", "_delimited", "_levels", "_prefix", "_run", "_shown")
+    __slots__ = ("_after", "_base", "_begun", "_crowd", "_crowds", "_delimited", "_levels", "_prefix", "_run", "_shown")
 
-    def __init__(self, base: str, prefix: str, after: str, *, delimited: bool, run: Run) -> None:
+    def __init__(self, base: str, prefix: str, after: str, *, delimited: bool, run: Run, crowds: Crowds) -> None:
         self._base, self._prefix, self._after = base, prefix, after
-        self._delimited, self._run = delimited, run
-        # The directories that we are in, each as its prefix and the names still to come.
-        self._levels: list[tuple[str, Iterator[str]]] = []
+        self._delimited, self._run, self._crowds = delimited, run, crowds
+        # The directories that we are in, each as its prefix and what is still to come: names, or objects as they are.
+        self._levels: list[tuple[str, Iterator[str | ObjectInfo]]] = []
         # A directory too big to be read here, as its prefix and what its names have to begin with.
         self._crowd: tuple[str, str] | None = None
         self._begun = False
@@ -85,6 +79,8 @@ class Walk:
             name = next(names, None)
             if name is None:
                 self._levels.pop()
+            elif isinstance(name, ObjectInfo):
+                return name
             elif (found := self._visit(parent + name)) is not None:
                 return found
         return None
@@ -106,6 +102,10 @@ class Walk:
             return None  # deleted since its directory was read
 
     def _enter(self, prefix: str, start: str) -> None:
+        known = self._crowds.unchanged(prefix)
+        if known is not None:
+            self._levels.append((prefix, self._rest_of(known, prefix + start)))
+            return
         names = _read_names(self._base, prefix, start, _SMALL)
         if names is None:
             self._crowd = (prefix, start)
@@ -113,9 +113,18 @@ class Walk:
             self._levels.append((prefix, iter(names)))
 
     async def _enter_crowd(self, prefix: str, start: str) -> None:
-        names = await self._run(_read_names, self._base, prefix, start, None)
+        objects: list[ObjectInfo] | None = await self._run(self._crowds.read, prefix)
+        if objects is None:  # there are directories among them
+            names = await self._run(_read_names, self._base, prefix, start, None)
+            self._levels.append((prefix, iter(names)))
+        else:
+            self._levels.append((prefix, self._rest_of(objects, prefix + start)))
         self._crowd = None
-        self._levels.append((prefix, iter(names)))
+
+    def _rest_of(self, objects: list[ObjectInfo], beginning: str) -> Iterator[ObjectInfo]:
+        """Those that begin with ``beginning`` and are still to be shown."""
+        first = bisect.bisect_right(objects, self._after, key=attrgetter("key"))
+        return (found for found in itertools.islice(objects, first, None) if found.key.startswith(beginning))
 
 
 def _read_names(base: str, prefix: str, start: str, limit: int | None) -> list[str] | None:

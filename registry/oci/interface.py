@@ -171,7 +171,7 @@ class Writer(Protocol):
             ManifestInvalid: the document breaks a rule.
             DigestInvalid: the content does not have the digest it was given under.
             ManifestBlobUnknown: it references content that the repository does not have.
-            PreconditionFailed: a tag is not what ``condition`` asks for; no tag was changed.
+            PreconditionFailed: a tag is not what ``condition`` asks for; it was not changed, nor those behind it.
         """
 
 
