@@ -63,6 +63,7 @@ class FileSender:
             sent = await self._some(file, start, min(_PIECE, stop - start))
             start += sent
             yield sent
+            await asyncio.sleep(0)  # a client that takes everything at once must not keep the others waiting
 
     def close(self) -> None:
         """Gives the descriptor back; without this the connection would stay open."""

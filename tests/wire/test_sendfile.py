@@ -13,7 +13,7 @@ import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -21,6 +21,7 @@ from moorage.registry.oci import Descriptor, Digest, RepositoryName
 from moorage.registry.store import LocalRegistry
 from moorage.registry.web.app import create_app
 from moorage.registry.web.protocol import Connection
+from moorage.registry.web.sendfile import FileSender
 from moorage.storage_backends.filesystem import FilesystemStore
 
 from tests.servers import serving
@@ -116,6 +117,47 @@ async def test_answers_keep_their_order(served: _Served) -> None:
         assert b"content-length: %d\r\n" % length in head
         assert await reader.readexactly(length) == _CONTENT[:length]
     writer.close()
+
+
+class _Always:
+    """A connection whose client takes everything at once."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._sock = sock
+
+    def pause_writing(self) -> None:
+        raise AssertionError("there is always room")
+
+    resume_writing = pause_writing
+
+    async def writable(self) -> None:
+        """At once."""
+
+    def get_extra_info(self, name: str) -> socket.socket:
+        assert name == "socket"
+        return self._sock
+
+    def set_write_buffer_limits(self, high: int | None = None) -> None:
+        """There is no buffer."""
+
+    def is_closing(self) -> bool:
+        return False
+
+
+async def test_quick_client_does_not_hold_up_the_loop(tmp_path: Path) -> None:
+    """Between two pieces others run, though the socket would take the next piece at once."""
+    (tmp_path / "file").write_bytes(bytes(1000))
+    near, far = socket.socketpair()
+    near.setblocking(False)
+    others: list[str] = []
+    with near, far, (tmp_path / "file").open("rb") as file:
+        connection = _Always(near)
+        sender = FileSender(connection, cast(asyncio.Transport, connection))
+        connection.loop.call_soon(others.append, "ran")
+        assert [sent async for sent in sender.send(file.fileno(), 0, 1000)] == [1000]
+        sender.close()
+    assert others == ["ran"]
 
 
 async def test_slow_client_gets_everything(served: _Served) -> None:
