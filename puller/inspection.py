@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from moorage.puller.console import human_size
+from moorage.puller.show.text import human_size
 from moorage.puller.transfer import Place, find_image
 from moorage.registry.oci import (
     MANIFEST_LIMIT,

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moorage.puller.console import human_size, printable
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.show.text import human_size, printable
 from moorage.registry.oci import Descriptor, Digest, Manifest, RepositoryName, Tag
 from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER
 

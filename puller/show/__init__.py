@@ -1,0 +1,1 @@
+"""What people and programs see of the client: lines, bars, JSON. The library below never prints."""

@@ -1,0 +1,23 @@
+"""The words of the command line: arguments, options and help of each verb, one module per group.
+
+Law: a verb here checks what contradicts itself and calls ``run``; only click is loaded until then, so help is instant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+__all__ = ["as_json", "platform", "run", "store"]
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document per line on stdout.")
+store = click.option("--store", metavar="DIR", help="The local store.  [default: $MOORAGE_STORE or the user's data]")
+platform = click.option("--platform", metavar="OS/ARCH", help="Which image of an index.  [default: this machine's]")
+
+
+def run(verb: str, **options: Any) -> None:
+    """Runs a verb; what it needs is loaded now."""
+    from moorage.puller import commands  # noqa: PLC0415 (see the law)
+
+    commands.run(verb, options)

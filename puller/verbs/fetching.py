@@ -1,0 +1,35 @@
+"""Verbs that bring images here."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from moorage.puller.verbs import as_json, platform, run, store
+
+__all__ = ["pull", "unpack"]
+
+
+@click.command()
+@click.argument("reference")
+@click.option("--unpack", "target", metavar="DIR", help="Unpack the image into DIR, which must not exist or be empty.")
+@click.option("--no-unpack", is_flag=True, help="Only fetch.")
+@store
+@platform
+@as_json
+def pull(**options: Any) -> None:
+    """Fetch an image into the store and unpack its layers."""
+    if options["target"] and options["no_unpack"]:
+        raise click.UsageError("--unpack and --no-unpack exclude each other")
+    run("pull", **options)
+
+
+@click.command()
+@click.argument("reference")
+@click.argument("target")
+@store
+@platform
+@as_json
+def unpack(**options: Any) -> None:
+    """Unpack an image of the store into a directory."""
+    run("unpack", **options)

@@ -1,0 +1,45 @@
+"""Verbs that change a registry."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from moorage.puller.verbs import as_json, platform, run, store
+
+__all__ = ["copy", "delete", "push"]
+
+
+@click.command()
+@click.argument("source")
+@click.argument("reference")
+@store
+@platform
+@as_json
+def push(**options: Any) -> None:
+    """Push a directory, an OCI layout or an image of the store.
+
+    SOURCE is a directory (packed into one layer, reproducibly), an OCI layout (DIR, DIR:NAME or oci:DIR:NAME), or a
+    reference that the store holds.
+    """
+    run("push", **options)
+
+
+@click.command()
+@click.argument("source")
+@click.argument("destination")
+@click.option("--all-platforms", is_flag=True, help="Copy the whole index.")
+@platform
+@as_json
+def copy(**options: Any) -> None:
+    """Copy an image between registries and OCI layouts."""
+    if options["platform"] and options["all_platforms"]:
+        raise click.UsageError("--platform and --all-platforms exclude each other")
+    run("copy", **options)
+
+
+@click.command()
+@click.argument("reference")
+def delete(**options: Any) -> None:
+    """Delete a tag, or by digest a manifest with all its tags, from a registry."""
+    run("delete", **options)
