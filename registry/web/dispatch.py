@@ -10,7 +10,7 @@ import logging
 from functools import lru_cache
 from typing import Final, assert_never
 
-from moorage.registry.oci import InternalError, OciError, Registry, StorageFull, Unavailable
+from moorage.registry.oci import InternalError, OciError, Registry
 from moorage.registry.oci.routes import (
     AppendUpload,
     CancelUpload,
@@ -33,7 +33,6 @@ from moorage.registry.oci.routes import (
 )
 from moorage.registry.web import blobs, listings, manifests, uploads
 from moorage.registry.web.respond import JSON, Call, ClientLeft
-from moorage.storage_backends import errors as storage
 from starlette.types import Receive, Scope, Send
 
 __all__ = ["Dispatcher"]
@@ -131,15 +130,7 @@ async def _handle_upload(
 
 
 def _as_answer(exc: Exception) -> OciError:
-    match exc:
-        case OciError():
-            return exc
-        case storage.StorageUnavailable():
-            _log.warning("storage is unavailable: %s", exc)
-            return Unavailable()
-        case storage.StorageFull():
-            _log.warning("storage is full: %s", exc)
-            return StorageFull()
-        case _:
-            _log.error("request failed", exc_info=exc)
-            return InternalError()
+    if isinstance(exc, OciError):
+        return exc
+    _log.error("request failed", exc_info=exc)
+    return InternalError()
