@@ -1,4 +1,10 @@
-"""What happens during a transfer, as values. Bars, plain lines and JSON lines render them; the engine never prints."""
+"""What happens during a transfer, as values. Bars, plain lines and JSON lines render them; the engine never prints.
+
+Law: ``OnEvent`` is called in the thread of the event loop, or of the caller where there is no loop. What moves in bulk
+is summed up: at most about ten ``BlobProgress`` and ten ``UnpackProgress`` per second and blob.
+A blob's life: Waiting* (BlobSkipped | BlobStarted Resumed? (BlobProgress | Retried | Waiting)* BlobDone); unpacking may
+overlap it: UnpackProgress* LayerUnpacked. A layer that is already unpacked has no LayerUnpacked.
+"""
 
 from __future__ import annotations
 
@@ -13,12 +19,41 @@ __all__ = [
     "BlobSkipped",
     "BlobStarted",
     "Event",
+    "Finished",
     "LayerUnpacked",
     "ManifestDone",
     "OnEvent",
     "Resolved",
+    "Resumed",
+    "Retried",
+    "Times",
+    "UnpackProgress",
+    "Waiting",
     "ignore",
 ]
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Seconds that the parts of a transfer were busy, each summed over all threads; so together they may exceed the
+    time on the clock, and the largest says what a faster machine should have more of.
+
+    ``network``: waiting for and reading sockets; ``hash``: digests of blobs and layers; ``inflate``: decompressing;
+    ``disk``: writing blobs, and creating and writing files.
+    """
+
+    network: float = 0.0
+    hash: float = 0.0
+    inflate: float = 0.0
+    disk: float = 0.0
+
+    def __add__(self, other: Times) -> Times:
+        return Times(
+            self.network + other.network,
+            self.hash + other.hash,
+            self.inflate + other.inflate,
+            self.disk + other.disk,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +67,26 @@ class Resolved:
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting:
+    """A blob cannot go on yet. ``reason``: for people, such as ``another process fetches it``."""
+
+    descriptor: Descriptor
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class BlobStarted:
     """A blob begins to move."""
 
     descriptor: Descriptor
+
+
+@dataclass(frozen=True, slots=True)
+class Resumed:
+    """The first ``offset`` bytes of a blob were there already, from an earlier run or another process."""
+
+    descriptor: Descriptor
+    offset: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +95,15 @@ class BlobProgress:
 
     descriptor: Descriptor
     size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Retried:
+    """A part of a blob failed and is asked for again after ``delay`` seconds. ``error``: one line."""
+
+    descriptor: Descriptor
+    error: str
+    delay: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +122,24 @@ class BlobSkipped:
 
 
 @dataclass(frozen=True, slots=True)
+class UnpackProgress:
+    """Unpacking read ``size`` more bytes of a layer's blob (so the blob's size is the total)."""
+
+    descriptor: Descriptor
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerUnpacked:
+    """A layer was applied. ``entries``: of its archive; ``size``: bytes of the archive; ``seconds``: it took."""
+
+    descriptor: Descriptor
+    entries: int
+    size: int
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class ManifestDone:
     """A manifest, and all below it, is at the destination."""
 
@@ -69,15 +147,29 @@ class ManifestDone:
 
 
 @dataclass(frozen=True, slots=True)
-class LayerUnpacked:
-    """A layer was applied. ``entries``: of its archive; ``size``: bytes of the archive."""
+class Finished:
+    """All that was asked for is done. ``moved``: bytes over the network; ``seconds``: on the clock."""
 
     descriptor: Descriptor
-    entries: int
-    size: int
+    moved: int
+    seconds: float
+    times: Times
 
 
-Event = Resolved | BlobStarted | BlobProgress | BlobDone | BlobSkipped | ManifestDone | LayerUnpacked
+Event = (
+    Resolved
+    | Waiting
+    | BlobStarted
+    | Resumed
+    | BlobProgress
+    | Retried
+    | BlobDone
+    | BlobSkipped
+    | UnpackProgress
+    | LayerUnpacked
+    | ManifestDone
+    | Finished
+)
 OnEvent = Callable[[Event], None]
 
 

@@ -12,8 +12,6 @@ from moorage.puller.events import (
     BlobStarted,
     Event,
     LayerUnpacked,
-    ManifestDone,
-    Resolved,
 )
 from moorage.registry.oci import Descriptor
 from rich.console import Console
@@ -57,7 +55,7 @@ class Bars:
                 self._progress.update(self._task(blob), completed=blob.size, note=reason)
             case LayerUnpacked(layer, entries):
                 self._progress.update(self._task(layer), completed=layer.size, note=f"unpacked {entries} entries")
-            case Resolved() | ManifestDone():
+            case _:
                 return
 
     def _task(self, blob: Descriptor) -> TaskID:

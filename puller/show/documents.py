@@ -1,6 +1,8 @@
-"""Progress for programs: one JSON document per event, one per line on stdout."""
+"""Progress for programs: one JSON document per event, one per line on stdout. Progress within a blob is left out."""
 
 from __future__ import annotations
+
+from typing import Any
 
 from moorage.puller.events import (
     BlobDone,
@@ -8,29 +10,51 @@ from moorage.puller.events import (
     BlobSkipped,
     BlobStarted,
     Event,
+    Finished,
     LayerUnpacked,
     ManifestDone,
     Resolved,
+    Resumed,
+    Retried,
+    Times,
+    UnpackProgress,
+    Waiting,
 )
 from moorage.puller.show.console import Silent, to_json
 
-__all__ = ["JsonLines"]
+__all__ = ["JsonLines", "times_to_json"]
 
 
 class JsonLines(Silent):
-    """One document per event on stdout; progress within a blob is left out."""
+    """A ``Display`` for programs."""
 
     def __call__(self, event: Event) -> None:
-        match event:
-            case Resolved(reference, descriptor, blobs, size):
-                facts = {"reference": reference, "blobs": blobs, "total": size}
-            case BlobSkipped(descriptor, reason):
-                facts = {"reason": reason}
-            case LayerUnpacked(descriptor, entries, size):
-                facts = {"entries": entries, "unpacked": size}
-            case BlobStarted(descriptor) | BlobDone(descriptor) | ManifestDone(descriptor):
-                facts = {}
-            case BlobProgress():
-                return
-        head = {"event": type(event).__name__, "digest": str(descriptor.digest), "size": descriptor.size}
-        print(to_json({**head, **facts}), flush=True)
+        if isinstance(event, BlobProgress | UnpackProgress):
+            return
+        head = {"event": type(event).__name__, "digest": str(event.descriptor.digest), "size": event.descriptor.size}
+        print(to_json({**head, **_facts(event)}), flush=True)
+
+
+def times_to_json(times: Times) -> dict[str, float]:
+    """Seconds by part, to the millisecond."""
+    parts = {"network": times.network, "hash": times.hash, "inflate": times.inflate, "disk": times.disk}
+    return {name: round(seconds, 3) for name, seconds in parts.items()}
+
+
+def _facts(event: Event) -> dict[str, Any]:
+    """What an event tells besides its blob."""
+    match event:
+        case Resolved(reference, _, blobs, size):
+            return {"reference": reference, "blobs": blobs, "total": size}
+        case Waiting(_, reason) | BlobSkipped(_, reason):
+            return {"reason": reason}
+        case Resumed(_, offset):
+            return {"offset": offset}
+        case Retried(_, error, delay):
+            return {"error": error, "delay": round(delay, 3)}
+        case LayerUnpacked(_, entries, size, seconds):
+            return {"entries": entries, "unpacked": size, "seconds": round(seconds, 3)}
+        case Finished(_, moved, seconds, times):
+            return {"moved": moved, "seconds": round(seconds, 3), "times": times_to_json(times)}
+        case BlobStarted() | BlobDone() | ManifestDone() | BlobProgress() | UnpackProgress():
+            return {}

@@ -10,35 +10,61 @@ from moorage.puller.events import (
     BlobSkipped,
     BlobStarted,
     Event,
+    Finished,
     LayerUnpacked,
     ManifestDone,
     Resolved,
+    Resumed,
+    Retried,
+    UnpackProgress,
+    Waiting,
 )
 from moorage.puller.show.console import Silent, say
-from moorage.puller.show.text import human_size, short_digest
+from moorage.puller.show.text import finished_line, human_rate, human_seconds, human_size, short_digest
+from moorage.registry.oci import Descriptor
 
 __all__ = ["PlainLines"]
 
 
 class PlainLines(Silent):
-    """A line for what begins and ends; nothing in between, for logs."""
+    """A ``Display`` for logs."""
 
     def __init__(self) -> None:
         self._started: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
+        if isinstance(event, BlobProgress | UnpackProgress | ManifestDone):
+            return
+        if isinstance(event, Resolved):
+            name = "" if event.reference == str(event.descriptor.digest) else f"{event.reference} is "
+            say(f"{name}{event.descriptor.digest}: {event.blobs} blobs, {human_size(event.size)}")
+        elif isinstance(event, Finished):
+            say(finished_line(event))
+        else:
+            say(f"{short_digest(event.descriptor.digest)}  {self._tell(event)}")
+
+    def _tell(self, event: Waiting | BlobStarted | Resumed | Retried | BlobDone | BlobSkipped | LayerUnpacked) -> str:
         match event:
-            case Resolved(reference, descriptor, blobs, size):
-                name = "" if reference == str(descriptor.digest) else f"{reference} is "
-                say(f"{name}{descriptor.digest}: {blobs} blobs, {human_size(size)}")
             case BlobStarted(blob):
                 self._started[str(blob.digest)] = time.monotonic()
+                return f"copying {human_size(blob.size)}"
             case BlobDone(blob):
-                seconds = time.monotonic() - self._started.pop(str(blob.digest))
-                say(f"{short_digest(blob.digest)}  copied {human_size(blob.size)} in {seconds:.1f} s")
+                return f"copied {human_size(blob.size)}{self._pace(blob)}"
+            case Waiting(_, reason):
+                return f"waiting: {reason}"
+            case Resumed(blob, offset):
+                return f"goes on after {human_size(offset)} of {human_size(blob.size)}"
+            case Retried(_, error, delay):
+                return f"again in {human_seconds(delay)}: {error}"
             case BlobSkipped(blob, reason):
-                say(f"{short_digest(blob.digest)}  {reason}, {human_size(blob.size)}")
-            case LayerUnpacked(layer, entries, size):
-                say(f"{short_digest(layer.digest)}  unpacked {entries} entries, {human_size(size)}")
-            case ManifestDone() | BlobProgress():
-                return
+                return f"{reason}, {human_size(blob.size)}"
+            case LayerUnpacked(_, entries, size, seconds):
+                took = f" in {human_seconds(seconds)}" if seconds else ""
+                return f"unpacked {entries} entries, {human_size(size)}{took}"
+
+    def _pace(self, blob: Descriptor) -> str:
+        began = self._started.pop(str(blob.digest), None)
+        if began is None:
+            return ""
+        seconds = time.monotonic() - began
+        return f" in {human_seconds(seconds)}, {human_rate(blob.size, seconds)}"

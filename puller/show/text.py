@@ -9,7 +9,17 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-__all__ = ["human_size", "printable", "printable_lines", "short_digest"]
+from moorage.puller.events import Finished
+
+__all__ = [
+    "finished_line",
+    "human_rate",
+    "human_seconds",
+    "human_size",
+    "printable",
+    "printable_lines",
+    "short_digest",
+]
 
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
@@ -38,3 +48,29 @@ def human_size(size: float) -> str:
 def short_digest(digest: object) -> str:
     """The first 12 hexadecimal digits."""
     return str(digest).partition(":")[2][:12]
+
+
+def human_seconds(seconds: float) -> str:
+    """A duration as people read it: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+
+
+def human_rate(size: float, seconds: float) -> str:
+    """Bytes per second: ``12.5 MB/s``."""
+    return f"{human_size(size / max(seconds, 0.001))}/s"
+
+
+def finished_line(done: Finished) -> str:
+    """Where the time went: ``112.0 MB in 1.9 s (58.9 MB/s): network 0.8 s, hash 0.2 s, inflate 0.6 s, disk 1.1 s``."""
+    pace = f" ({human_rate(done.moved, done.seconds)})" if done.moved else ""
+    times = done.times
+    parts = (("network", times.network), ("hash", times.hash), ("inflate", times.inflate), ("disk", times.disk))
+    busy = ", ".join(f"{name} {human_seconds(seconds)}" for name, seconds in parts if seconds >= 0.05)
+    return f"{human_size(done.moved)} in {human_seconds(done.seconds)}{pace}{': ' if busy else ''}{busy}"
