@@ -107,7 +107,7 @@ class Scheduler:
         while alive:
             actor = alive[0] if self._random.random() < self._loyalty else self._random.choice(alive)
             alive.remove(actor)
-            if self._resume(actor):
+            if self.resume(actor):
                 alive.insert(0, actor)
             self.turns += 1
             self.now += _TICK
@@ -122,9 +122,9 @@ class Scheduler:
         Returns:
             Whether both were cut where it was asked; else there were fewer calls.
         """
-        cut = [self._resume(one) for _ in range(first + 1)] + [self._resume(other) for _ in range(then + 1)]
+        cut = [self.resume(one) for _ in range(first + 1)] + [self.resume(other) for _ in range(then + 1)]
         for actor in (one, other):
-            while self._resume(actor):
+            while self.resume(actor):
                 self.now += _TICK
         return all(cut)
 
@@ -134,7 +134,7 @@ class Scheduler:
         if self._random.random() < self._leaps:
             self.now += self._random.uniform(0, self._leap)
 
-    def _resume(self, actor: Actor) -> bool:
+    def resume(self, actor: Actor) -> bool:
         """Lets the actor make one call; False when it has ended."""
         if actor.is_over:
             return False
