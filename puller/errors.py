@@ -6,16 +6,19 @@ of what we were given to pack or unpack are ``ImageError``. Nothing else leaves 
 
 from __future__ import annotations
 
-from moorage.registry.oci import OciError, Unavailable
+from moorage.registry.oci import OciError, Unauthorized, Unavailable
 
 __all__ = [
     "BadAnswer",
     "BadReference",
     "BrokenLayer",
+    "CredentialsUnusable",
     "ImageError",
     "LayoutInvalid",
     "NoMatchingPlatform",
     "PackError",
+    "Restarted",
+    "StoreInUse",
     "TargetExists",
     "Unreachable",
     "UnsafeLayer",
@@ -32,6 +35,10 @@ class BadAnswer(OciError):
     """The registry's answer breaks the protocol or a safety rule of ours; asking again will not help."""
 
     code, status, summary = "UNKNOWN", 502, "the registry's answer cannot be used"
+
+
+class CredentialsUnusable(Unauthorized):
+    """Credentials are configured, but they cannot be read or used; going on without them would hide that."""
 
 
 class LayoutInvalid(OciError):
@@ -56,12 +63,20 @@ class PackError(ImageError):
     """The directory cannot be represented as a layer, or changed while it was read."""
 
 
+class StoreInUse(ImageError):
+    """Something cannot be removed from the store, because another process relies on it."""
+
+
 class TargetExists(ImageError):
     """The directory to unpack into exists and is not empty."""
 
 
 class BrokenLayer(ImageError):
     """The layer is damaged: not an archive, cut short, or not the content that its image names."""
+
+
+class Restarted(ImageError):
+    """What was read of an arriving blob is void: an earlier run had left it damaged. Read it again from the start."""
 
 
 class UnsafeLayer(ImageError):

@@ -9,7 +9,7 @@ in a URL of ours and cannot lead anywhere but to uploads of its repository.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -20,7 +20,7 @@ from moorage.puller.origins import Origin
 from moorage.puller.pages import read_names, read_pages
 from moorage.puller.referrers_tag import parse_referrers, tag_of, with_referrer
 from moorage.puller.sessions import Interruptible, cut, location_of_session, status_of, with_digest
-from moorage.puller.transport import RetryPolicy, Transport
+from moorage.puller.transport import Answer, RetryPolicy, Transport
 from moorage.puller.wire import Wire, location_of
 from moorage.registry.oci import (
     ANY_VALUE,
@@ -107,6 +107,13 @@ class RemoteRegistry:
         async with self._wire.call(routes.GetBlob(repository, digest), headers=headers) as answer:
             skipped = 0 if is_range(answer, start, stop) else start
             yield RemoteBlob(blob, cut(answer.chunks(), skip=skipped, take=stop - start))
+
+    def get_blob(
+        self, repository: RepositoryName, blob: Descriptor, *, start: int, stop: int
+    ) -> AbstractAsyncContextManager[Answer]:
+        """The answer to a GET of these bytes, not judged, after one attempt: what ``fetch.BlobSource`` asks for."""
+        headers = {} if (start, stop) == (0, blob.size) else {"Range": f"bytes={start}-{stop - 1}"}
+        return self._wire.ask(routes.GetBlob(repository, blob.digest), headers=headers)
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``. Asks with HEAD; reads the manifest where the answer leaves something out."""

@@ -14,6 +14,7 @@ from http import HTTPStatus
 
 from moorage.puller.errors import BadAnswer
 from moorage.puller.login import Login
+from moorage.puller.messages import SpanBody
 from moorage.puller.origins import Origin, follow, redact
 from moorage.puller.transport import ERROR_LIMIT, Answer, Request, Transport
 from moorage.registry.oci import (
@@ -26,7 +27,7 @@ from moorage.registry.oci import (
     routes,
 )
 
-__all__ = ["Wire", "location_of"]
+__all__ = ["Wire", "checked", "location_of"]
 
 _READS = (
     routes.GetBlob,
@@ -68,7 +69,7 @@ class Wire:
         *,
         at: str | None = None,
         headers: Mapping[str, str] | None = None,
-        body: bytes | AsyncIterable[bytes] | None = None,
+        body: bytes | SpanBody | AsyncIterable[bytes] | None = None,
         idempotent: bool = True,
     ) -> AsyncIterator[Answer]:
         """The registry's answer, of a status below 400.
@@ -82,15 +83,36 @@ class Wire:
         method, path, query = routes.url(endpoint)
         url = at or f"{self.origin}{path}{'?' if query else ''}{query}"
         request = Request(method, url, headers or {}, body, idempotent)
+        async with self._ask(endpoint, request) as answer:
+            yield await checked(endpoint, answer)
+
+    @asynccontextmanager
+    async def ask(self, endpoint: routes.Endpoint, *, headers: Mapping[str, str]) -> AsyncIterator[Answer]:
+        """The registry's answer to a read, whatever its status, after one attempt (and a login, where it wants one).
+
+        Raises:
+            OciError: it could not be asked, or the login failed.
+        """
+        method, path, query = routes.url(endpoint)
+        url = f"{self.origin}{path}{'?' if query else ''}{query}"
+        async with self._ask(endpoint, Request(method, url, headers, patient=False)) as answer:
+            yield answer
+
+    @asynccontextmanager
+    async def _ask(self, endpoint: routes.Endpoint, request: Request) -> AsyncIterator[Answer]:
         scope = _scope_of(endpoint)
         async with self._transport.exchange(self._signed(request, scope)) as answer:
-            if answer.status != 401 or not request.is_replayable or not self._is_ours(request):
-                yield await _checked(endpoint, answer)
+            if answer.status != 401 or not request.is_replayable or not self._is_challenge(request, answer):
+                yield answer
                 return
             if not await self._login.answer_challenge(scope, answer):
                 raise await _error_of(endpoint, answer)
         async with self._transport.exchange(self._signed(request, scope)) as answer:
-            yield await _checked(endpoint, answer)
+            yield answer
+
+    def _is_challenge(self, request: Request, answer: Answer) -> bool:
+        """Whether a 401 is one that our credentials may answer: the registry's own, not a redirect target's."""
+        return self._is_ours(request) and Origin.of(answer.url) == self.origin
 
     def _signed(self, request: Request, scope: str) -> Request:
         header = self._login.header(scope) if self._is_ours(request) else None
@@ -128,7 +150,12 @@ def _scope_of(endpoint: routes.Endpoint) -> str:
             return f"repository:{endpoint.repository}:pull,push"
 
 
-async def _checked(endpoint: routes.Endpoint, answer: Answer) -> Answer:
+async def checked(endpoint: routes.Endpoint, answer: Answer) -> Answer:
+    """The answer, if its status is below 400.
+
+    Raises:
+        OciError: what the registry answered.
+    """
     if answer.status >= 400:
         raise await _error_of(endpoint, answer)
     return answer
