@@ -3,13 +3,14 @@
 Rule: nothing else decides a status code. The server renders an ``OciError``; the client rebuilds the same class
 from the answer, so ``except BlobUnknown`` holds across the network.
 
-    OciError
-    ├── BlobUnknown  BlobUploadUnknown  BlobUploadInvalid
-    ├── ManifestUnknown  ManifestInvalid  ManifestTooLarge  ManifestBlobUnknown
-    ├── NameInvalid  NameUnknown  TagInvalid  DigestInvalid  SizeInvalid  BlobTooLarge  PaginationInvalid
-    ├── RangeInvalid  PreconditionFailed  TooManyTags
-    ├── Unauthorized  Denied  Unsupported (BlobReferenced)  NotFound  TooManyRequests
-    └── Unavailable  StorageFull  InternalError
+    MoorageError (the client adds its own below it)
+    └── OciError
+        ├── NotFound (BlobUnknown  BlobUploadUnknown  ManifestUnknown  NameUnknown)
+        ├── BlobUploadInvalid  ManifestInvalid  ManifestTooLarge  ManifestBlobUnknown
+        ├── NameInvalid  TagInvalid  DigestInvalid (DigestMismatch)  SizeInvalid  BlobTooLarge  PaginationInvalid
+        ├── RangeInvalid  PreconditionFailed  TooManyTags
+        ├── Unauthorized  Denied  Unsupported (BlobReferenced)  TooManyRequests
+        └── Unavailable  StorageFull  InternalError
 """
 
 from __future__ import annotations
@@ -25,11 +26,13 @@ __all__ = [
     "BlobUploadUnknown",
     "Denied",
     "DigestInvalid",
+    "DigestMismatch",
     "InternalError",
     "ManifestBlobUnknown",
     "ManifestInvalid",
     "ManifestTooLarge",
     "ManifestUnknown",
+    "MoorageError",
     "NameInvalid",
     "NameUnknown",
     "NotFound",
@@ -49,7 +52,11 @@ __all__ = [
 ]
 
 
-class OciError(Exception):
+class MoorageError(Exception):
+    """Whatever fails for a cause outside of Moorage. Other exceptions are defects, or the operating system's."""
+
+
+class OciError(MoorageError):
     """A refusal that the distribution protocol has a word for.
 
     Attributes:
@@ -73,13 +80,19 @@ class OciError(Exception):
         return {"code": self.code, "message": self.message, "detail": self.detail}
 
 
-class BlobUnknown(OciError):
+class NotFound(OciError):
+    """What was asked for does not exist; itself: no endpoint of the API has this path."""
+
+    code, status, summary = "NOT_FOUND", 404, "no such endpoint"
+
+
+class BlobUnknown(NotFound):
     """The repository has no such blob."""
 
     code, status, summary = "BLOB_UNKNOWN", 404, "blob unknown to repository"
 
 
-class BlobUploadUnknown(OciError):
+class BlobUploadUnknown(NotFound):
     """The upload session does not exist in this repository: finished, cancelled, expired or never opened."""
 
     code, status, summary = "BLOB_UPLOAD_UNKNOWN", 404, "blob upload unknown to repository"
@@ -91,7 +104,7 @@ class BlobUploadInvalid(OciError):
     code, status, summary = "BLOB_UPLOAD_INVALID", 400, "blob upload invalid"
 
 
-class ManifestUnknown(OciError):
+class ManifestUnknown(NotFound):
     """The repository has no manifest under this tag or digest."""
 
     code, status, summary = "MANIFEST_UNKNOWN", 404, "manifest unknown to repository"
@@ -121,7 +134,7 @@ class NameInvalid(OciError):
     code, status, summary = "NAME_INVALID", 400, "invalid repository name"
 
 
-class NameUnknown(OciError):
+class NameUnknown(NotFound):
     """The registry has no such repository."""
 
     code, status, summary = "NAME_UNKNOWN", 404, "repository name not known to registry"
@@ -137,6 +150,12 @@ class DigestInvalid(OciError):
     """The digest is malformed, of an unsupported algorithm, or not the digest of the content."""
 
     code, status, summary = "DIGEST_INVALID", 400, "invalid digest"
+
+
+class DigestMismatch(DigestInvalid):
+    """The content is not what its digest names."""
+
+    summary = "content does not have its digest"
 
 
 class SizeInvalid(OciError):
@@ -197,12 +216,6 @@ class BlobReferenced(Unsupported):
     """The blob cannot be deleted: a manifest of the repository needs it, which the detail names (DESIGN 4)."""
 
     summary = "blob is referenced by a manifest"
-
-
-class NotFound(OciError):
-    """No endpoint of the API has this path."""
-
-    code, status, summary = "NOT_FOUND", 404, "no such endpoint"
 
 
 class TooManyRequests(OciError):

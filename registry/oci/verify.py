@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator
 
 from moorage.registry.oci.descriptor import Descriptor
-from moorage.registry.oci.errors import DigestInvalid, ManifestTooLarge, SizeInvalid
+from moorage.registry.oci.errors import DigestMismatch, ManifestTooLarge, SizeInvalid
 
 __all__ = ["read_limited", "verified"]
 
@@ -19,7 +19,7 @@ async def verified(chunks: AsyncIterable[bytes], descriptor: Descriptor) -> Asyn
 
     Raises:
         SizeInvalid: more or fewer bytes than ``descriptor.size``.
-        DigestInvalid: the bytes have another digest.
+        DigestMismatch: the bytes have another digest.
     """
     hasher, size, held = descriptor.digest.hasher(), 0, b""
     async for chunk in chunks:
@@ -33,7 +33,7 @@ async def verified(chunks: AsyncIterable[bytes], descriptor: Descriptor) -> Asyn
     if size != descriptor.size:
         raise SizeInvalid("content is shorter than its descriptor says", detail=_detail(descriptor, size))
     if hasher.hexdigest() != descriptor.digest.hex:
-        raise DigestInvalid("content does not have its digest", detail=_detail(descriptor, size))
+        raise DigestMismatch(detail=_detail(descriptor, size))
     if held:
         yield held
 
