@@ -1,12 +1,12 @@
 """What can go wrong on the client's side, beyond the words of the protocol.
 
-Rule: failures of a registry are ``OciError``, so a server stacked over a remote answers with them as they are; failures
+Rule: everything is a ``MoorageError``. Failures of a registry are ``OciError``, so a server stacked over a remote answers with them as they are; failures
 of what we were given to pack or unpack are ``ImageError``. Nothing else leaves this package for a cause outside it.
 """
 
 from __future__ import annotations
 
-from moorage.registry.oci import OciError, Unauthorized, Unavailable
+from moorage.registry.oci import MoorageError, OciError, TooManyRequests, Unauthorized, Unavailable
 
 __all__ = [
     "BadAnswer",
@@ -17,7 +17,9 @@ __all__ = [
     "LayoutInvalid",
     "NoMatchingPlatform",
     "PackError",
+    "RateLimited",
     "Restarted",
+    "Stalled",
     "StoreInUse",
     "TargetExists",
     "Unreachable",
@@ -29,6 +31,24 @@ class Unreachable(Unavailable):
     """The registry could not be reached, or the connection broke or stalled before the answer was complete."""
 
     summary = "registry cannot be reached"
+
+
+class Stalled(Unreachable):
+    """The connection stayed open, but for too long too few bytes came."""
+
+    summary = "the connection stalled"
+
+
+class RateLimited(TooManyRequests):
+    """The registry wants fewer requests, and more patience than we were told to have.
+
+    Attributes:
+        retry_after: seconds until it wants to hear from us again, or None where it did not say.
+    """
+
+    def __init__(self, message: str | None = None, *, detail: object = None, retry_after: float | None = None) -> None:
+        super().__init__(message, detail=detail)
+        self.retry_after = retry_after
 
 
 class BadAnswer(OciError):
@@ -47,7 +67,7 @@ class LayoutInvalid(OciError):
     code, status, summary = "UNKNOWN", 500, "not a valid OCI image layout"
 
 
-class ImageError(Exception):
+class ImageError(MoorageError):
     """An image or a directory cannot be processed as asked."""
 
 
