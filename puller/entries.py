@@ -29,9 +29,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry. ``mode``: up to 0o7777; ``mtime``: ns of Unix time; ``size``: bytes of data that follow.
+    """One entry. ``mode``: up to 0o7777; ``mtime``: ns of Unix time; ``size``: bytes of the file.
 
-    ``link``: the target of a link; a hard link's is the name of another entry.
+    ``link``: the target of a link; a hard link's is the name of another entry. ``extents``: offset and length of the
+    stretches of a sparse file whose bytes follow, in order; None: all bytes follow.
     """
 
     name: bytes
@@ -44,6 +45,7 @@ class Entry:
     link: bytes = b""
     device: tuple[int, int] = (0, 0)
     xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
+    extents: tuple[tuple[int, int], ...] | None = None
 
 
 def padding(size: int) -> int:
