@@ -17,7 +17,9 @@ import yaml
 
 __all__ = ["CLIENT_VARIABLES", "Address", "Loaded", "Settings", "SettingsError", "load_settings"]
 
-CLIENT_VARIABLES: Final = frozenset({"MOORAGE_STORE", "MOORAGE_USERNAME", "MOORAGE_PASSWORD"})
+CLIENT_VARIABLES: Final = frozenset(
+    {"MOORAGE_STORE", "MOORAGE_CONFIG_DIR", "MOORAGE_REGISTRY", "MOORAGE_USERNAME", "MOORAGE_PASSWORD"}
+)
 """Variables of the client verbs: known, and none of the server's business."""
 
 _CONFIG_VARIABLE: Final = "MOORAGE_CONFIG"
