@@ -49,7 +49,7 @@ class ImageLayout:
     def __init__(self, files: LayoutFiles, names: RefNames) -> None:
         self.files = files
         self._names = names
-        self._catalog = Catalog(files, names)
+        self.catalog = Catalog(files, names)
         self._uploads = LayoutUploads(files, repr(names))
 
     def __repr__(self) -> str:
@@ -82,21 +82,21 @@ class ImageLayout:
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``."""
-        return await asyncio.to_thread(self._catalog.resolve, repository, reference)
+        return await asyncio.to_thread(self.catalog.resolve, repository, reference)
 
     async def read_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Manifest:
         """See ``Reader``."""
-        descriptor = await asyncio.to_thread(self._catalog.resolve, repository, reference)
-        return await asyncio.to_thread(self._catalog.load, descriptor)
+        descriptor = await asyncio.to_thread(self.catalog.resolve, repository, reference)
+        return await asyncio.to_thread(self.catalog.load, descriptor)
 
     async def push_blob(
         self, repository: RepositoryName, descriptor: Descriptor, content: AsyncIterable[bytes]
     ) -> Descriptor:
         """See ``Writer``."""
-        with self.files.ingest() as ingest:
+        with self.files.stage_blob() as staged:
             async for piece in _gather(verified(content, descriptor)):
-                await asyncio.to_thread(ingest.write, piece)
-            await asyncio.to_thread(ingest.commit, descriptor.digest)
+                await asyncio.to_thread(staged.write, piece)
+            await asyncio.to_thread(staged.commit, descriptor.digest)
         return Descriptor(OCTET_STREAM, descriptor.digest, descriptor.size)
 
     async def mount_blob(
@@ -114,7 +114,7 @@ class ImageLayout:
         condition: TagCondition = ANY_VALUE,
     ) -> Descriptor:
         """See ``Writer``."""
-        return await asyncio.to_thread(self._catalog.push, repository, manifest, tuple(tags), condition)
+        return await asyncio.to_thread(self.catalog.push, repository, manifest, tuple(tags), condition)
 
     async def start_upload(self, repository: RepositoryName, *, algorithm: str | None = None) -> UploadStatus:
         """See ``Uploader``."""
@@ -140,7 +140,7 @@ class ImageLayout:
 
     async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter``. Blobs are shared, so it is refused while any image of the layout needs it."""
-        await asyncio.to_thread(self._catalog.delete_blob, digest)
+        await asyncio.to_thread(self.catalog.delete_blob, digest)
 
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter``.
@@ -148,21 +148,21 @@ class ImageLayout:
         Raises:
             Unsupported: only an index names the manifest; it goes when the index goes.
         """
-        await asyncio.to_thread(self._catalog.delete_manifest, repository, digest)
+        await asyncio.to_thread(self.catalog.delete_manifest, repository, digest)
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
         """See ``Deleter``."""
-        await asyncio.to_thread(self._catalog.delete_tag, repository, tag)
+        await asyncio.to_thread(self.catalog.delete_tag, repository, tag)
 
     async def list_repositories(self, *, after: RepositoryName | None = None) -> AsyncIterator[RepositoryName]:
         """See ``Lister``."""
-        for repository in await asyncio.to_thread(self._catalog.repositories):
+        for repository in await asyncio.to_thread(self.catalog.repositories):
             if after is None or repository > after:
                 yield repository
 
     async def list_tags(self, repository: RepositoryName, *, after: str = "") -> AsyncIterator[Tag]:
         """See ``Lister``."""
-        for tag in await asyncio.to_thread(self._catalog.tags, repository):
+        for tag in await asyncio.to_thread(self.catalog.tags, repository):
             if tag.value > after:
                 yield tag
 
@@ -170,7 +170,7 @@ class ImageLayout:
         self, repository: RepositoryName, subject: Digest, *, artifact_type: str | None = None, after: str = ""
     ) -> AsyncIterator[Descriptor]:
         """See ``Lister``."""
-        for referrer in await asyncio.to_thread(self._catalog.referrers, repository, subject):
+        for referrer in await asyncio.to_thread(self.catalog.referrers, repository, subject):
             if artifact_type in (None, referrer.artifact_type) and str(referrer.digest) > after:
                 yield referrer
 

@@ -7,7 +7,8 @@ takes content along; the entry goes when something else leads there.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from moorage.puller.errors import LayoutInvalid
 from moorage.puller.layout_files import Entry, LayoutFiles
@@ -31,7 +32,7 @@ from moorage.registry.oci import (
 )
 from moorage.registry.oci.media_types import IMAGE_TYPES, INDEX_TYPES
 
-__all__ = ["Catalog", "load_manifest"]
+__all__ = ["Catalog", "is_parseable", "load_manifest"]
 
 _MAX_MANIFESTS = 10_000
 """Most manifests that one walk visits, as in the copy engine (rule A17)."""
@@ -74,10 +75,20 @@ class Catalog:
         """See ``load_manifest``."""
         return load_manifest(self._files, descriptor)
 
+    def entry(self, repository: RepositoryName, tag: Tag) -> Descriptor | None:
+        """What the tag points at, with the annotations of its entry; None if there is no such tag."""
+        return self._tagged(self._files.read_index(), repository, tag)
+
     def push(
-        self, repository: RepositoryName, manifest: Manifest, tags: Sequence[Tag], condition: TagCondition
+        self,
+        repository: RepositoryName,
+        manifest: Manifest,
+        tags: Sequence[Tag],
+        condition: TagCondition,
+        *,
+        annotations: Mapping[str, str] | None = None,
     ) -> Descriptor:
-        """See ``Writer.push_manifest``."""
+        """See ``Writer.push_manifest``. ``annotations``: of the entries of the tags."""
         if Digest.of(manifest.content, manifest.digest.algorithm) != manifest.digest:
             raise DigestInvalid("the manifest does not have its digest", detail={"digest": str(manifest.digest)})
         document = manifest.document
@@ -85,13 +96,25 @@ class Catalog:
             if not self._files.has_blob(needed.digest):
                 raise ManifestBlobUnknown(detail={"digest": str(needed.digest)})
         self._files.place_blob(manifest.content, manifest.digest)
+        self.name(repository, replace(manifest.descriptor, annotations=annotations), tags, condition)
+        return manifest.descriptor
+
+    def name(
+        self, repository: RepositoryName, descriptor: Descriptor, tags: Sequence[Tag], condition: TagCondition
+    ) -> None:
+        """Makes a manifest that the layout holds one of the repository, under these tags.
+
+        Annotations of the descriptor go with the tags.
+
+        Raises:
+            PreconditionFailed: a tag does not fulfil the condition.
+        """
         with self._files.edit_index() as entries:
             for tag in tags:
                 _check_condition(self._tagged(entries, repository, tag), condition)
             replaced = self._take_tags(entries, repository, tags)
-            entries.extend(Entry(manifest.descriptor, self._names.write(repository, tag)) for tag in tags)
-            self._hold(entries, repository, [*replaced, manifest.descriptor])
-        return manifest.descriptor
+            entries.extend(Entry(descriptor, self._names.write(repository, tag)) for tag in tags)
+            self._hold(entries, repository, [*map(_bare, replaced), _bare(descriptor)])
 
     def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
         """See ``Deleter.delete_tag``."""
@@ -142,7 +165,7 @@ class Catalog:
     def referrers(self, repository: RepositoryName, subject: Digest) -> list[Descriptor]:
         """The manifests of the repository whose subject is ``subject``, by digest."""
         roots = self._entries_of(self._files.read_index(), repository)
-        manifests = [self.load(d) for d in self._walk(e.descriptor for e, _ in roots) if _is_parseable(d)]
+        manifests = [self.load(d) for d in self._walk(e.descriptor for e, _ in roots) if is_parseable(d)]
         found = [m.as_referrer() for m in manifests if m.document.subject and m.document.subject.digest == subject]
         return sorted(found, key=lambda referrer: str(referrer.digest))
 
@@ -199,7 +222,7 @@ class Catalog:
                 waiting.extend(_bare(child) for child in self.load(descriptor).document.manifests)
 
     def _blobs_of(self, descriptor: Descriptor) -> set[Digest]:
-        return {d.digest for d in self.load(descriptor).document.blobs} if _is_parseable(descriptor) else set()
+        return {d.digest for d in self.load(descriptor).document.blobs} if is_parseable(descriptor) else set()
 
 
 def _check_condition(current: Descriptor | None, condition: TagCondition) -> None:
@@ -214,5 +237,6 @@ def _bare(descriptor: Descriptor) -> Descriptor:
     return Descriptor(descriptor.media_type, descriptor.digest, descriptor.size)
 
 
-def _is_parseable(descriptor: Descriptor) -> bool:
+def is_parseable(descriptor: Descriptor) -> bool:
+    """Whether it is a manifest of a type that we read."""
     return descriptor.media_type in IMAGE_TYPES | INDEX_TYPES

@@ -1,30 +1,35 @@
-"""The files of an OCI image layout: ``oci-layout``, ``index.json``, ``blobs/<alg>/<hex>``, and ours, ``ingests/``.
+"""The files of an OCI image layout: ``oci-layout``, ``index.json``, ``blobs/<alg>/<hex>``.
 
-Law: a blob appears under its digest only whole, verified and on disk; ``index.json`` changes only under the lock on the
-root directory and is replaced in one step. Both survive a power cut. This module blocks; call it in a thread.
+Ours beside them: ``ingests/`` (content that another run may go on with), ``staging/`` and ``unsynced/``.
+Law: a blob appears under its digest only whole and verified, and on the disk or noted as not yet there (``unsynced``);
+``index.json`` changes only under the lock on the root directory and is replaced in one step. Both survive a power cut:
+a blob that is in doubt after one is hashed before anybody hears that it is there. This module blocks; call it in a
+thread.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
-import secrets
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 from moorage.puller.errors import LayoutInvalid
+from moorage.puller.staging import StagedFile, sync_directory
+from moorage.puller.unsynced import Unsynced
 from moorage.registry.oci import BlobUnknown, Descriptor, Digest, ManifestInvalid, parse_json
 from moorage.registry.oci.media_types import OCI_INDEX
 
-__all__ = ["REF_NAME", "Entry", "Ingest", "LayoutFiles", "write_all"]
+__all__ = ["REF_NAME", "Entry", "LayoutFiles"]
 
 REF_NAME = "org.opencontainers.image.ref.name"
 _MARKER = {"imageLayoutVersion": "1.0.0"}
 _EMPTY_INDEX = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": []}
+_CHUNK = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +58,7 @@ class LayoutFiles:
         self.root = root
         self._marker, self._index = os.path.join(root, "oci-layout"), os.path.join(root, "index.json")
         self._ingests = os.path.join(root, "ingests")
+        self.unsynced = Unsynced(root)
         if create and not os.path.exists(self._marker):
             self._create()
         marker = self._read_json(self._marker)
@@ -72,6 +78,7 @@ class LayoutFiles:
         Raises:
             BlobUnknown: the layout does not hold it.
         """
+        self._settle_doubt(digest)
         try:
             return os.stat(self.blob_path(digest)).st_size
         except FileNotFoundError:
@@ -79,6 +86,7 @@ class LayoutFiles:
 
     def has_blob(self, digest: Digest) -> bool:
         """Whether the layout holds the blob."""
+        self._settle_doubt(digest)
         return os.path.exists(self.blob_path(digest))
 
     def open_blob(self, digest: Digest) -> BinaryIO:
@@ -87,6 +95,7 @@ class LayoutFiles:
         Raises:
             BlobUnknown: the layout does not hold it.
         """
+        self._settle_doubt(digest)
         try:
             return open(self.blob_path(digest), "rb", buffering=0)
         except FileNotFoundError:
@@ -101,9 +110,9 @@ class LayoutFiles:
     def place_blob(self, content: bytes, digest: Digest) -> None:
         """Stores ``content``, whose digest has been checked to be ``digest``."""
         if not self.has_blob(digest):
-            with self.ingest() as ingest:
-                ingest.write(content)
-                ingest.commit(digest)
+            with self.stage_blob() as staged:
+                staged.write(content)
+                staged.commit(digest)
 
     def delete_blob(self, digest: Digest) -> None:
         """Removes the blob's file.
@@ -115,7 +124,7 @@ class LayoutFiles:
             os.unlink(self.blob_path(digest))
         except FileNotFoundError:
             raise BlobUnknown(detail={"digest": str(digest)}) from None
-        _sync_directory(os.path.dirname(self.blob_path(digest)))
+        sync_directory(os.path.dirname(self.blob_path(digest)))
 
     def ingest_path(self, name: str) -> str:
         """A path for unfinished content called ``name``."""
@@ -123,20 +132,26 @@ class LayoutFiles:
         return os.path.join(self._ingests, name)
 
     @contextmanager
-    def ingest(self) -> Iterator[Ingest]:
+    def stage_blob(self) -> Iterator[StagedBlob]:
         """A blob being written; what was not committed when the block ends is dropped."""
-        ingest = Ingest(self, self.ingest_path(f"blob-{secrets.token_hex(8)}"))
+        staged = StagedBlob(self)
         try:
-            yield ingest
+            yield staged
         finally:
-            ingest.discard()
+            staged.discard()
 
-    def publish(self, path: str, digest: Digest) -> None:
-        """Makes the verified and synced file at ``path`` the blob ``digest``."""
+    def publish(self, path: str, digest: Digest, *, synced: bool = True) -> None:
+        """Makes the verified file at ``path`` the blob ``digest``.
+
+        Args:
+            synced: the file is on the disk, and its name shall be on return. Otherwise ``unsynced`` was told before.
+        """
         final = self.blob_path(digest)
         _make_directories(os.path.dirname(final), self.root)
         os.replace(path, final)
-        _sync_directory(os.path.dirname(final))
+        if synced:
+            sync_directory(os.path.dirname(final))
+        self.unsynced.renewed_blob(digest)
 
     def read_index(self) -> list[Entry]:
         """The entries of ``index.json``, in order.
@@ -159,15 +174,31 @@ class LayoutFiles:
             yield entries
             if entries != before:
                 document = {**self._read_json(self._index), "manifests": [entry.to_json() for entry in entries]}
-                _write_file(self._index, _to_bytes(document))
+                self._write_file(self._index, document)
+
+    def _settle_doubt(self, digest: Digest) -> None:
+        """A blob that a power cut may have damaged is hashed, and removed if it was."""
+        if not self.unsynced.is_doubtful_blob(digest):
+            return
+        path = self.blob_path(digest)
+        with contextlib.suppress(FileNotFoundError), open(path, "rb", buffering=0) as file:
+            hasher = digest.hasher()
+            while chunk := file.read(_CHUNK):
+                hasher.update(chunk)
+            if hasher.hexdigest() == digest.hex:
+                os.fsync(file.fileno())
+                sync_directory(os.path.dirname(path))
+            elif os.path.samestat(os.stat(path), os.fstat(file.fileno())):  # nobody published it anew meanwhile
+                os.unlink(path)
+        self.unsynced.renewed_blob(digest)
 
     def _create(self) -> None:
         _make_directories(os.path.join(self.root, "blobs", "sha256"), None)
         with self._locked():
             if not os.path.exists(self._index):
-                _write_file(self._index, _to_bytes(_EMPTY_INDEX))
+                self._write_file(self._index, _EMPTY_INDEX)
             if not os.path.exists(self._marker):
-                _write_file(self._marker, _to_bytes(_MARKER))
+                self._write_file(self._marker, _MARKER)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -178,6 +209,17 @@ class LayoutFiles:
         finally:
             os.close(descriptor)
 
+    def _write_file(self, path: str, document: object) -> None:
+        """Replaces the file in one step, durably."""
+        staged = StagedFile(self.root)
+        try:
+            staged.write(json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode())
+            staged.sync()
+            staged.appear(path)
+        finally:
+            staged.discard()
+        sync_directory(self.root)
+
     def _read_json(self, path: str) -> Any:
         try:
             with open(path, "rb") as file:
@@ -186,63 +228,26 @@ class LayoutFiles:
             raise LayoutInvalid(f"{self.root}: not an image layout ({path}: {exc})") from exc
 
 
-class Ingest:
-    """A blob on its way into a layout. Safe to discard while another thread still writes."""
+class StagedBlob(StagedFile):
+    """A blob on its way into a layout."""
 
-    def __init__(self, files: LayoutFiles, path: str) -> None:
+    def __init__(self, files: LayoutFiles) -> None:
+        super().__init__(files.root)
         self._files = files
-        self._path = path
-        self._file = open(path, "xb", buffering=0)  # noqa: SIM115 (commit or discard closes it)
-        self._lock = threading.Lock()
-
-    def write(self, data: bytes) -> None:
-        """Adds bytes."""
-        with self._lock:
-            write_all(self._file, data)
 
     def commit(self, digest: Digest) -> None:
-        """Makes it the blob ``digest``, which its bytes were checked to have; on return it is on disk."""
-        with self._lock:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._files.publish(self._path, digest)
-
-    def discard(self) -> None:
-        """Drops what was not committed."""
-        with self._lock:
-            if not self._file.closed:
-                self._file.close()
-                os.unlink(self._path)
+        """Makes it the blob ``digest``, which its bytes were checked to have; on return it is on the disk."""
+        self.sync()
+        final = self._files.blob_path(digest)
+        _make_directories(os.path.dirname(final), self._files.root)
+        self.appear(final)
+        sync_directory(os.path.dirname(final))
+        self._files.unsynced.renewed_blob(digest)
 
 
 def _parse_entry(raw: Mapping[str, Any], number: int) -> Entry:
     descriptor = Descriptor.from_json(raw, field=f"manifests[{number}]")
     return Entry(descriptor, (descriptor.annotations or {}).get(REF_NAME))
-
-
-def _to_bytes(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def write_all(file: BinaryIO, data: bytes) -> None:
-    """Writes all of ``data`` to an unbuffered file, which may take it in parts."""
-    view = memoryview(data)
-    while view:
-        view = view[file.write(view) :]
-
-
-def _write_file(path: str, content: bytes) -> None:
-    """Replaces the file in one step, durably."""
-    temporary = f"{path}.{secrets.token_hex(8)}"
-    try:
-        with open(temporary, "xb", buffering=0) as file:
-            write_all(file, content)
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
-    _sync_directory(os.path.dirname(path))
 
 
 def _make_directories(path: str, stop: str | None) -> None:
@@ -253,12 +258,4 @@ def _make_directories(path: str, stop: str | None) -> None:
     if parent != stop:
         _make_directories(parent, stop)
     os.makedirs(path, exist_ok=True)
-    _sync_directory(parent)
-
-
-def _sync_directory(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    sync_directory(parent)

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
 
-from moorage.puller.layout_files import LayoutFiles, write_all
+from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.staging import write_all
 from moorage.registry.oci import (
     ALGORITHMS,
     BlobUploadUnknown,

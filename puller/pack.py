@@ -89,12 +89,12 @@ def pack_directory(source: str, files: LayoutFiles, *, platform: Platform, epoch
     if not os.path.isdir(source):
         raise PackError(f"{source}: not a directory")
     blob_hash, tar_hash, sizes = hashlib.sha256(), hashlib.sha256(), [0, 0]
-    with files.ingest() as ingest:
+    with files.stage_blob() as staged:
 
         def take_compressed(data: bytes) -> None:
             blob_hash.update(data)
             sizes[0] += len(data)
-            ingest.write(data)
+            staged.write(data)
 
         with GzipWriter(take_compressed) as compressor:
 
@@ -106,7 +106,7 @@ def pack_directory(source: str, files: LayoutFiles, *, platform: Platform, epoch
             layer = _Layer(take_archive, epoch)
             _write_tree(os.fsencode(source), layer)
         blob = Descriptor(OCI_LAYER_GZIP, Digest("sha256", blob_hash.hexdigest()), sizes[0])
-        ingest.commit(blob.digest)
+        staged.commit(blob.digest)
     diff_id = Digest("sha256", tar_hash.hexdigest())
     manifest = _write_manifest(files, blob, _config(diff_id, platform, layer.newest))
     return Packed(manifest, blob, diff_id, layer.entries, sizes[1], tuple(layer.skipped))

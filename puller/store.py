@@ -1,38 +1,38 @@
 """The local store: an OCI image layout that other tools read as it is, and the layers unpacked beside it.
 
     <store>/oci-layout  index.json  blobs/     the layout; a name is a full reference: host:port/repository:tag
-    <store>/ingests/                           content on its way in
     <store>/unpacked/<alg>-<hex>/              one layer by its diffID, whiteouts kept as files, shared by all images
+    <store>/ingests/                           content on its way in, that another run goes on with
+    <store>/staging/                           what is being made and dies with its maker
+    <store>/locks/                             who is using the store (``lease``)
+    <store>/unsynced/                          what a power cut may have damaged (``unsynced``)
 
-Rule: the store is its owner's alone (mode 0700), because layers bring setuid files.
+Law of the locks, each a flock that dies with its process, taken in this order:
+1. the lease: everybody who relies on the store's content shares it, removal holds it alone (``lease``);
+2. one per digest of an ingest and one per diffID of a tree: who fetches or unpacks, while others wait for the result;
+3. the index: whoever changes ``index.json`` (``LayoutFiles.edit_index``), for as long as it takes to write one file.
+Readers of the index take none, because it is replaced in one step.
+
+The store is its owner's alone (mode 0700), because layers bring setuid files.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
-from moorage.puller.errors import ImageError, TargetExists
-from moorage.puller.image import read_config
+from moorage.puller.errors import TargetExists
 from moorage.puller.layout import ImageLayout
-from moorage.puller.layout_catalog import load_manifest
 from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.lease import hold_shared
+from moorage.puller.staging import staging_directory, sweep
+from moorage.puller.stock.images import StoredImage, list_images
 from moorage.puller.unpack.apply import Layer, OnLayer, unpack_layers
-from moorage.registry.oci import Descriptor, ImageManifest, ManifestInvalid, OciError
+from moorage.registry.oci import Digest
 
-__all__ = ["Store", "StoredImage", "default_store"]
-
-
-@dataclass(frozen=True, slots=True)
-class StoredImage:
-    """A name in the store. ``size``: bytes of its blobs; ``platform``: empty for an index or an artifact."""
-
-    name: str
-    descriptor: Descriptor
-    platform: str
-    size: int
+__all__ = ["Store", "default_store"]
 
 
 class Store:
@@ -50,14 +50,39 @@ class Store:
         """The images that came from ``registry``, as a registry."""
         return ImageLayout.of_registry(self.files, registry)
 
+    @contextmanager
+    def lease(self) -> Iterator[None]:
+        """While the block runs nothing that the store holds is taken away; afterwards what dead processes left is.
+
+        Around every operation that relies on the store's content, one inside another never (see ``lease``). Blocks.
+        """
+        try:
+            with hold_shared(self.root):
+                yield
+        finally:
+            sweep(self.root)
+
+    def mark_used(self, digest: Digest) -> None:
+        """Remembers that the image with this manifest was of use now; ``prune`` goes by it."""
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(self.files.blob_path(digest))
+
+    def tree_path(self, diff_id: Digest) -> str:
+        """Where the layer's tree is, or would be."""
+        return os.path.join(self.root, "unpacked", f"{diff_id.algorithm}-{diff_id.hex}")
+
+    def remove_tree(self, diff_id: Digest) -> None:
+        """Removes the layer's tree, in one step for everybody else."""
+        with staging_directory(self.root) as trash, contextlib.suppress(FileNotFoundError):
+            os.rename(self.tree_path(diff_id), os.path.join(trash, "tree"))
+
     def images(self) -> list[StoredImage]:
         """Every named image, by name.
 
         Raises:
             LayoutInvalid: the store is damaged.
         """
-        entries = [entry for entry in self.files.read_index() if entry.ref_name]
-        return sorted((self._describe(str(e.ref_name), e.descriptor) for e in entries), key=lambda image: image.name)
+        return list_images(self.files)
 
     def unpack(self, layers: Sequence[Layer], on_layer: OnLayer) -> list[str]:
         """Unpacks each layer by itself, once; returns where they are, lowest first.
@@ -69,23 +94,11 @@ class Store:
         return [self._unpack_one(layer, on_layer) for layer in layers]
 
     def _unpack_one(self, layer: Layer, on_layer: OnLayer) -> str:
-        path = os.path.join(self.root, "unpacked", f"{layer.diff_id.algorithm}-{layer.diff_id.hex}")
+        path = self.tree_path(layer.diff_id)
         if not os.path.isdir(path):
             with contextlib.suppress(TargetExists):  # another process was faster
                 unpack_layers([layer], path, keep_markers=True, on_layer=on_layer)
         return path
-
-    def _describe(self, name: str, descriptor: Descriptor) -> StoredImage:
-        try:
-            document = load_manifest(self.files, descriptor).document
-            platform = ""
-            if isinstance(document, ImageManifest):
-                config = read_config(self.files, document)
-                parts = (config.get(key) for key in ("os", "architecture", "variant"))
-                platform = "/".join(part for part in parts if isinstance(part, str) and part)
-            return StoredImage(name, descriptor, platform, sum(blob.size for blob in document.blobs))
-        except (ImageError, ManifestInvalid, OciError):
-            return StoredImage(name, descriptor, "", 0)
 
 
 def default_store() -> str:

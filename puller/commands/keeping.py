@@ -16,8 +16,8 @@ def images(store: str | None, as_json: bool) -> Iterator[str]:
     """Lists the images of the store."""
     for image in Store(store or default_store()).images():
         if as_json:
-            about = {**facts(image.descriptor), "platform": image.platform, "content": image.size}
+            about = {**facts(image.descriptor), "platforms": image.platforms, "content": image.size}
             yield to_json({"reference": image.name, **about})
         else:
             digest = image.descriptor.digest.hex[:12]
-            yield printable(f"{image.name:<60} {digest}  {image.platform:<14} {human_size(image.size):>9}")
+            yield printable(f"{image.name:<60} {digest}  {' '.join(image.platforms):<14} {human_size(image.size):>9}")

@@ -180,8 +180,8 @@ async def test_nothing_unfinished_stays_behind(files: LayoutFiles) -> None:
     await push(layout, _HERE, image(), "latest")
     with pytest.raises(Exception, match="does not have its digest"):
         await push_blobs(layout, _HERE, [type(_BLOB)(_BLOB.descriptor, bytes(1000))])
-    assert os.listdir(os.path.join(files.root, "ingests")) == []
-    assert sorted(os.listdir(files.root)) == ["blobs", "index.json", "ingests", "oci-layout"]
+    assert os.listdir(os.path.join(files.root, "staging")) == []
+    assert sorted(os.listdir(files.root)) == ["blobs", "index.json", "oci-layout", "staging"]
 
 
 @pytest.mark.parametrize(

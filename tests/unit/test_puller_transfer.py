@@ -86,8 +86,8 @@ async def _assert_whole(place: Place, reference: TagOrDigest, content: Content) 
 
 
 def _unfinished(layout: ImageLayout) -> list[str]:
-    folder = os.path.join(layout.files.root, "ingests")
-    return os.listdir(folder) if os.path.isdir(folder) else []
+    folders = (os.path.join(layout.files.root, name) for name in ("ingests", "staging"))
+    return [name for folder in folders if os.path.isdir(folder) for name in os.listdir(folder)]
 
 
 @pytest.mark.parametrize("content", [pytest.param(value, id=key) for key, value in gallery().items()])

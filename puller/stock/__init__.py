@@ -1,0 +1,1 @@
+"""What is in the store: looked at, named, taken out, checked."""
