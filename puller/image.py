@@ -7,7 +7,7 @@ from typing import Any
 
 from moorage.puller.errors import ImageError
 from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.unpack.apply import Layer
+from moorage.puller.unpack.layer import Layer
 from moorage.registry.oci import (
     MANIFEST_LIMIT,
     Digest,
@@ -15,10 +15,20 @@ from moorage.registry.oci import (
     ImageManifest,
     Manifest,
     ManifestInvalid,
+    Platform,
     parse_json,
 )
+from moorage.registry.oci.media_types import OCI_CONFIG
 
-__all__ = ["read_config", "read_layers"]
+__all__ = ["is_container", "read_config", "read_layers", "read_platform"]
+
+_CONTAINER_CONFIGS = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
+
+
+def is_container(manifest: Manifest) -> bool:
+    """Whether it is an image to run, so that its layers are archives of files; artifacts are not."""
+    document = manifest.document
+    return isinstance(document, ImageManifest) and document.config.media_type in _CONTAINER_CONFIGS
 
 
 def read_config(files: LayoutFiles, image: ImageManifest) -> dict[str, Any]:
@@ -38,6 +48,19 @@ def read_config(files: LayoutFiles, image: ImageManifest) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ImageError(f"the config {image.config.digest} is not one of a container image")
     return document
+
+
+def read_platform(files: LayoutFiles, image: ImageManifest) -> Platform | None:
+    """What the image says it runs on.
+
+    Raises:
+        ImageError: its config is damaged.
+    """
+    config = read_config(files, image)
+    system, architecture, variant = (config.get(key) for key in ("os", "architecture", "variant"))
+    if not (isinstance(system, str) and isinstance(architecture, str) and system and architecture):
+        return None
+    return Platform(system, architecture, variant if isinstance(variant, str) else "")
 
 
 def read_layers(files: LayoutFiles, manifest: Manifest) -> list[Layer]:

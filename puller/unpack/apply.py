@@ -1,49 +1,30 @@
 """Applies the layers of an image, in order, to a directory that appears only when everything has held.
 
 Law: the tree grows in a private directory beside the target and is renamed at the end. Before that each layer's archive
-was read to its last byte and had the diffID that the image's config names (rules U15, U18). This module blocks.
+was read to its last byte and had the diffID that the image's config names (rules U15, U18), and the caller's
+``before_appear`` agreed. Layers may still be arriving: reading them waits. This module blocks.
 """
 
 from __future__ import annotations
 
 import errno
 import os
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import BinaryIO
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 
-from moorage.puller.errors import BrokenLayer, TargetExists, UnsafeLayer
+from moorage.puller.errors import TargetExists, UnsafeLayer
+from moorage.puller.events import Times
 from moorage.puller.unpack.decide import Hide, HideChildren, Link, Put, Skip, decide
 from moorage.puller.unpack.destination import Destination
-from moorage.puller.unpack.inflate import inflate
+from moorage.puller.unpack.growing import growing_beside
+from moorage.puller.unpack.layer import Layer, OnLayer, Unpacked
 from moorage.puller.unpack.limits import Limits
 from moorage.puller.unpack.source import TarReader
+from moorage.puller.unpack.stages import Archive
 from moorage.puller.unpack.written import Written
-from moorage.registry.oci import Descriptor, Digest
 
-__all__ = ["Layer", "OnLayer", "Unpacked", "apply_layer", "unpack_layers"]
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer to apply. ``open``: its blob's bytes; ``diff_id``: the digest of its uncompressed archive."""
-
-    descriptor: Descriptor
-    diff_id: Digest
-    open: Callable[[], BinaryIO]
-
-
-@dataclass(frozen=True, slots=True)
-class Unpacked:
-    """What was read: entries and bytes of the uncompressed archives. ``skipped``: what our rights did not allow."""
-
-    entries: int
-    size: int
-    skipped: tuple[str, ...] = ()
-
-
-OnLayer = Callable[[Layer, Unpacked], None]
+__all__ = ["Layer", "OnLayer", "Unpacked", "apply_layer", "check_target", "unpack_layers"]
 
 
 def unpack_layers(
@@ -53,6 +34,7 @@ def unpack_layers(
     keep_markers: bool = False,
     limits: Limits | None = None,
     on_layer: OnLayer | None = None,
+    before_appear: Callable[[], None] | None = None,
 ) -> Unpacked:
     """Makes ``target`` the root file system that the layers describe.
 
@@ -60,6 +42,7 @@ def unpack_layers(
         target: must not exist, or be an empty directory.
         keep_markers: leaves whiteouts as the empty files that they are, for a layer that is unpacked by itself.
         on_layer: is told of each layer when it is done.
+        before_appear: is called when the tree is complete; if it raises, nothing appears.
 
     Raises:
         TargetExists: there is something at ``target``.
@@ -67,34 +50,49 @@ def unpack_layers(
         OSError: the file system refuses; nothing appears.
     """
     limits = limits or Limits()
+    target = check_target(target)
+    with growing_beside(target) as staging:
+        done = _grow(layers, staging, limits, keep_markers=keep_markers, on_layer=on_layer)
+        if before_appear:
+            before_appear()
+        _appear(staging, target)
+    return done
+
+
+def check_target(target: str) -> str:
+    """The absolute path of a place to unpack to.
+
+    Raises:
+        TargetExists: there is something other than an empty directory.
+    """
     target = os.path.abspath(target)
     if os.path.lexists(target) and not (os.path.isdir(target) and not os.listdir(target)):
         raise TargetExists(f"{target}: exists and is not an empty directory")
-    parent = os.path.dirname(target)
-    os.makedirs(parent, exist_ok=True)
-    staging = tempfile.mkdtemp(prefix=".unpack-", dir=parent)
+    return target
+
+
+def _grow(
+    layers: Sequence[Layer], staging: str, limits: Limits, *, keep_markers: bool, on_layer: OnLayer | None
+) -> Unpacked:
+    """Applies all layers to the directory and gives everything in it its attributes."""
+    began, done = time.perf_counter(), Unpacked(0, 0)
     destination = Destination(staging, limits=limits)
     try:
-        done = []
         for layer in layers:
-            done.append(apply_layer(destination, layer, limits, keep_markers=keep_markers))
+            one = apply_layer(destination, layer, limits, keep_markers=keep_markers)
+            done = Unpacked(done.entries + one.entries, done.size + one.size, times=done.times + one.times)
             _check_image(done, limits)
             if on_layer:
-                on_layer(layer, done[-1])
+                on_layer(layer, one)
         destination.finish()
-        _appear(staging, target)
-    except BaseException:
-        destination.remove_all()
-        os.rmdir(staging)
-        raise
     finally:
         destination.close()
-    return Unpacked(sum(d.entries for d in done), sum(d.size for d in done), tuple(destination.skipped))
+    return replace(done, skipped=tuple(destination.skipped), seconds=time.perf_counter() - began)
 
 
-def _check_image(done: Sequence[Unpacked], limits: Limits) -> None:
+def _check_image(done: Unpacked, limits: Limits) -> None:
     """Each layer was held to its own limits; this is for images of many."""
-    if sum(d.entries for d in done) > limits.image_entries or sum(d.size for d in done) > limits.image_size:
+    if done.entries > limits.image_entries or done.size > limits.image_size:
         raise UnsafeLayer(f"an image of more than {limits.image_entries} entries or {limits.image_size} bytes")
 
 
@@ -113,43 +111,29 @@ def apply_layer(destination: Destination, layer: Layer, limits: Limits, *, keep_
     Raises:
         UnsafeLayer, BrokenLayer: it is refused; what it changed so far stays, so the destination is of no use.
     """
-    with layer.open() as file:
-        archive = _Archive(layer, limits.of_archive(layer.descriptor.size))
-        reader, written, entries = TarReader(archive.read(file), limits), Written(), 0
-        for entry in reader:
-            entries += 1
-            match decide(entry, limits, keep_markers=keep_markers):
-                case Put(path, entry):
-                    destination.put(path, entry, reader.data(), written)
-                case Link(path, target):
-                    destination.link(path, target, written)
-                case Hide(path):
-                    destination.hide(path, written)
-                case HideChildren(path):
-                    destination.hide_children(path, written)
-                case Skip():
-                    continue
+    began = time.perf_counter()
+    with Archive(layer, limit=limits.of_archive(layer.descriptor.size)) as archive:
+        entries = _apply_entries(destination, TarReader(iter(archive), limits), limits, keep_markers=keep_markers)
         archive.check()
-    return Unpacked(entries, archive.size)
+        seconds = time.perf_counter() - began
+        times = archive.times + Times(disk=seconds - archive.waited)
+        return Unpacked(entries, archive.size, seconds=seconds, times=times)
 
 
-class _Archive:
-    """The uncompressed bytes of a layer, counted and hashed on the way."""
-
-    def __init__(self, layer: Layer, limit: int) -> None:
-        self._layer = layer
-        self._limit = limit
-        self._hasher = layer.diff_id.hasher()
-        self.size = 0
-
-    def read(self, file: BinaryIO) -> Iterator[bytes]:
-        for chunk in inflate(file):
-            self.size += len(chunk)
-            if self.size > self._limit:
-                raise UnsafeLayer(f"{self._layer.descriptor.digest}: becomes more than {self._limit} bytes")
-            self._hasher.update(chunk)
-            yield chunk
-
-    def check(self) -> None:
-        if self._hasher.hexdigest() != self._layer.diff_id.hex:
-            raise BrokenLayer(f"{self._layer.descriptor.digest}: is not the layer that the image's config names")
+def _apply_entries(destination: Destination, reader: TarReader, limits: Limits, *, keep_markers: bool) -> int:
+    """Applies all entries of an archive; returns how many that were."""
+    written, entries = Written(), 0
+    for entry in reader:
+        entries += 1
+        match decide(entry, limits, keep_markers=keep_markers):
+            case Put(path, entry):
+                destination.put(path, entry, reader.data(), written)
+            case Link(path, target):
+                destination.link(path, target, written)
+            case Hide(path):
+                destination.hide(path, written)
+            case HideChildren(path):
+                destination.hide_children(path, written)
+            case Skip():
+                continue
+    return entries
