@@ -58,12 +58,15 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class Resolved:
-    """What was asked for is this manifest. ``size``: bytes of all blobs below it that could have to move."""
+    """What was asked for is this manifest. ``size``: bytes of all blobs below it that could have to move;
+    ``content``: those blobs in the image's order, where the display should name those that wait, too.
+    """
 
     reference: str
     descriptor: Descriptor
     blobs: int
     size: int
+    content: tuple[Descriptor, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ Law: results go to stdout, everything else to stderr, each line made harmless (`
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Mapping
 from types import TracebackType
@@ -32,19 +33,23 @@ class Display(Protocol):
         """Shows one event."""
 
 
-def display(*, as_json: bool) -> Display:
-    """JSON lines where asked for, bars on a terminal, plain lines elsewhere."""
+def display(*, as_json: bool, moving: str = "copying") -> Display:
+    """JSON lines where asked for, bars on a terminal, plain lines elsewhere.
+
+    Args:
+        moving: what is done to a blob until it is there, for people.
+    """
     if as_json:
         from moorage.puller.show.documents import JsonLines  # noqa: PLC0415 (only the display in use is loaded)
 
         return JsonLines()
-    if sys.stderr.isatty():
+    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         from moorage.puller.show.bars import Bars  # noqa: PLC0415 (rich is loaded only to draw)
 
-        return Bars()
+        return Bars(moving=moving)
     from moorage.puller.show.lines import PlainLines  # noqa: PLC0415 (only the display in use is loaded)
 
-    return PlainLines()
+    return PlainLines(moving=moving)
 
 
 def say(text: str) -> None:

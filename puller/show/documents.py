@@ -44,7 +44,7 @@ def times_to_json(times: Times) -> dict[str, float]:
 def _facts(event: Event) -> dict[str, Any]:
     """What an event tells besides its blob."""
     match event:
-        case Resolved(reference, _, blobs, size):
+        case Resolved(reference, _, blobs, size, _):
             return {"reference": reference, "blobs": blobs, "total": size}
         case Waiting(_, reason) | BlobSkipped(_, reason):
             return {"reason": reason}

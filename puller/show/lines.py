@@ -27,9 +27,10 @@ __all__ = ["PlainLines"]
 
 
 class PlainLines(Silent):
-    """A ``Display`` for logs."""
+    """A ``Display`` for logs. ``moving``: what is done to a blob until it is there."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, moving: str = "copying") -> None:
+        self._moving = moving
         self._started: dict[str, float] = {}
 
     def __call__(self, event: Event) -> None:
@@ -47,9 +48,9 @@ class PlainLines(Silent):
         match event:
             case BlobStarted(blob):
                 self._started[str(blob.digest)] = time.monotonic()
-                return f"copying {human_size(blob.size)}"
+                return f"{self._moving} {human_size(blob.size)}"
             case BlobDone(blob):
-                return f"copied {human_size(blob.size)}{self._pace(blob)}"
+                return f"done, {human_size(blob.size)}{self._pace(blob)}"
             case Waiting(_, reason):
                 return f"waiting: {reason}"
             case Resumed(blob, offset):

@@ -64,7 +64,7 @@ def test_plain_lines_say_what_began_and_ended(capsys: pytest.CaptureFixture[str]
     assert lines[0] == f"host/app:v1 is {BLOB.digest}: 3 blobs, 5.0 MB"
     assert lines[1] == f"{short}  waiting: \\x1b[2Jgone\\r\\u202e"
     assert lines[4] == f"{short}  again in 0.5 s: \\x1b[2Jgone\\r\\u202e"
-    assert lines[5].startswith(f"{short}  copied 2.0 MB in 0.0 s, ")
+    assert lines[5].startswith(f"{short}  done, 2.0 MB in 0.0 s, ")
     assert lines[7] == f"{short}  unpacked 12 entries, 4.0 MB in 1.2 s"
     assert lines[8] == "3.0 MB in 2.0 s (1.5 MB/s): network 1.5 s, inflate 0.5 s, disk 12 s"
     assert len(lines) == 9
