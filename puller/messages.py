@@ -8,8 +8,8 @@ from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-from moorage.puller.errors import BadAnswer, Unreachable
-from moorage.puller.origins import redact
+from moorage.puller.errors import BadAnswer, Stalled, Unreachable
+from moorage.puller.origins import Origin, redact
 
 __all__ = [
     "ERROR_LIMIT",
@@ -101,11 +101,14 @@ class Request:
 
 
 class SendFailure(Exception):
-    """No answer, or not all of it. ``was_sent``: the registry may have acted on the request."""
+    """No answer, or not all of it.
 
-    def __init__(self, reason: str, *, was_sent: bool = True) -> None:
+    ``was_sent``: the registry may have acted on the request; ``is_stall``: the connection stood, and too little came.
+    """
+
+    def __init__(self, reason: str, *, was_sent: bool = True, is_stall: bool = False) -> None:
         super().__init__(reason)
-        self.was_sent = was_sent
+        self.was_sent, self.is_stall = was_sent, is_stall
 
 
 class Response(Protocol):
@@ -135,13 +138,18 @@ class Response(Protocol):
 class Answer:
     """A status, headers, and a body that is read as it arrives."""
 
-    def __init__(self, response: Response) -> None:
-        self._response = response
+    def __init__(self, response: Response, *, asked: str = "") -> None:
+        self._response, self._asked = response, asked
         self.status = response.status
         self.url = response.url
 
     def __repr__(self) -> str:
         return f"<Answer {self.status} of {redact(self.url)}>"
+
+    @property
+    def was_redirected(self) -> bool:
+        """Whether another origin answers than the one that was asked."""
+        return bool(self._asked) and Origin.of(self._asked) != Origin.of(self.url)
 
     def header(self, name: str) -> str | None:
         """The value of a header; several lines of it are joined by ``, ``."""
@@ -202,4 +210,5 @@ class Answer:
 
 def unreachable(url: str, failure: SendFailure) -> Unreachable:
     """The error for whoever asked ``url``."""
-    return Unreachable(f"{redact(url)}: {failure}")
+    kind = Stalled if failure.is_stall else Unreachable
+    return kind(f"{redact(url)}: {failure}")

@@ -167,7 +167,8 @@ class PlainResponse:
         try:
             size = self._read_some(buffer)
         except TimeoutError:
-            raise SendFailure(f"stalled: nothing came for {self._connection.timeouts.stall:.0f} seconds") from None
+            seconds = self._connection.timeouts.stall
+            raise SendFailure(f"stalled: nothing came for {seconds:g} seconds", is_stall=True) from None
         except (*_Broken, ValueError) as exc:
             raise SendFailure(_reason(exc)) from exc
         if self._left is not None:
@@ -202,7 +203,7 @@ class _Pace:
         self._size += size
         if now - self._began >= self._timeouts.stall:
             if self._size < self._timeouts.stall_size:
-                raise SendFailure(f"stalled: {self._size} bytes in {now - self._began:.0f} seconds")
+                raise SendFailure(f"stalled: {self._size} bytes in {now - self._began:.0f} seconds", is_stall=True)
             self._began, self._size = now, 0
 
 
@@ -233,7 +234,7 @@ class _Connection:
         """
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise SendFailure(f"no answer within {self.timeouts.answer:.0f} seconds")
+            raise SendFailure(f"no answer within {self.timeouts.answer:g} seconds", is_stall=True)
         return left
 
     def ask(self, request: Request, defaults: Mapping[str, str]) -> HTTPResponse:
@@ -252,7 +253,9 @@ class _Connection:
             response = http.getresponse()
         except _Broken as exc:
             raise SendFailure(_reason(failure or exc)) from exc
-        if failure is not None or response.status < 200:
+        # An answer before the body's end leaves a connection in which nobody knows where the next request begins.
+        is_early = failure is not None or (isinstance(request.body, SpanBody) and response.status >= 400)
+        if is_early or response.status < 200:
             response.will_close = True
         return response
 
@@ -302,6 +305,8 @@ class _Connection:
     def _send(self, http: HTTPConnection, request: Request, defaults: Mapping[str, str]) -> OSError | None:
         """Sends all of it. A failure in the middle of the body is returned: the registry may have answered before."""
         body = request.body if isinstance(request.body, bytes | SpanBody) else None
+        if body is None and request.method in ("POST", "PUT", "PATCH"):
+            body = b""  # said aloud: some registries answer 411 to a request that says no length
         try:
             http.putrequest(request.method, self._target(request.url), skip_accept_encoding=True)
             for name, value in self._headers(request, defaults, body).items():

@@ -18,12 +18,12 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from email.utils import parsedate_to_datetime
 from functools import cache
-from importlib.metadata import version
 from itertools import count
 from time import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from moorage.puller.about import VERSION
 from moorage.puller.errors import BadAnswer
 from moorage.puller.messages import (
     ERROR_LIMIT,
@@ -60,7 +60,7 @@ class Transport:
     ) -> None:
         self.retry = retry or RetryPolicy()
         self._route, self._timeouts = route, timeouts or Timeouts()
-        self._headers = {"User-Agent": _user_agent(), "Accept-Encoding": "identity", "Accept": "*/*"}
+        self._headers = {"User-Agent": f"moorage/{VERSION}", "Accept-Encoding": "identity", "Accept": "*/*"}
         self._plain = PlainSender(route=route, timeouts=self._timeouts, headers=self._headers, trust=system_trust)
         self._streaming: StreamingSender | None = None
 
@@ -84,7 +84,7 @@ class Transport:
         """
         response = await self._send_patiently(request)
         try:
-            yield Answer(response)
+            yield Answer(response, asked=request.url)
         finally:
             await response.close()
 
@@ -116,7 +116,8 @@ class Transport:
         raise BadAnswer(f"{redact(request.url)}: more than {_MAX_REDIRECTS} redirects")
 
     async def _send(self, request: Request) -> Response:
-        sender = self._load_streaming() if isinstance(request.body, AsyncIterable) else self._plain
+        is_stream = isinstance(request.body, AsyncIterable) and not request.is_replayable
+        sender = self._load_streaming() if is_stream else self._plain
         response: Response = await sender.send(request)
         encoding = ", ".join(response.header_lines("Content-Encoding")) or "identity"
         if encoding.lower() != "identity":
@@ -140,11 +141,6 @@ class Transport:
 def system_trust() -> ssl.SSLContext:
     """The system's certificate authorities; loading them costs some 20 ms, once."""
     return ssl.create_default_context()
-
-
-@cache
-def _user_agent() -> str:
-    return f"moorage/{version('moorage')}"
 
 
 def retry_after(answer: Answer) -> float:

@@ -27,7 +27,7 @@ from moorage.registry.oci import (
     routes,
 )
 
-__all__ = ["Wire", "checked", "location_of"]
+__all__ = ["Wire", "checked", "error_of", "location_of"]
 
 _READS = (
     routes.GetBlob,
@@ -61,6 +61,7 @@ class Wire:
         self._transport = transport
         self._login = login
         self.origin = origin
+        self.retry = transport.retry
 
     @asynccontextmanager
     async def call(
@@ -106,7 +107,7 @@ class Wire:
                 yield answer
                 return
             if not await self._login.answer_challenge(scope, answer):
-                raise await _error_of(endpoint, answer)
+                raise await error_of(endpoint, answer)
         async with self._transport.exchange(self._signed(request, scope)) as answer:
             yield answer
 
@@ -157,11 +158,11 @@ async def checked(endpoint: routes.Endpoint, answer: Answer) -> Answer:
         OciError: what the registry answered.
     """
     if answer.status >= 400:
-        raise await _error_of(endpoint, answer)
+        raise await error_of(endpoint, answer)
     return answer
 
 
-async def _error_of(endpoint: routes.Endpoint, answer: Answer) -> OciError:
+async def error_of(endpoint: routes.Endpoint, answer: Answer) -> OciError:
     """The error class that the port promises for this endpoint, with the registry's own words."""
     code, message, detail = _parse_error(await answer.read_body(ERROR_LIMIT))
     message = message or f"{redact(answer.url)}: {answer.status} {_phrase(answer.status)}"

@@ -9,16 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from types import TracebackType
-from typing import Literal, Protocol, Self
+from typing import Literal, Self
 
 from moorage.puller.errors import Unreachable
 from moorage.puller.events import (
     BlobDone,
-    BlobProgress,
     BlobSkipped,
     BlobStarted,
     OnEvent,
@@ -28,31 +26,22 @@ from moorage.puller.events import (
     ignore,
 )
 from moorage.puller.fetch.arrival import Arrival, Opener
+from moorage.puller.fetch.download import Download
+from moorage.puller.fetch.hashing import Hashing
+from moorage.puller.fetch.host import Host
 from moorage.puller.fetch.ingest import Ingest
+from moorage.puller.fetch.source import BlobOrigin, BlobSource
 from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.messages import Answer
+from moorage.puller.messages import RetryPolicy
 from moorage.puller.threads import in_thread
-from moorage.registry.oci import Descriptor, Digest, DigestInvalid, RepositoryName
+from moorage.registry.oci import Descriptor, Digest, DigestMismatch, RepositoryName
 
 __all__ = ["BlobSource", "Fetched", "Fetcher", "How"]
 
 How = Literal["cached", "full", "ranged", "resumed", "shared"]
 
 _LOOK_AGAIN = 0.1
-_PIECE = 1024 * 1024
-
-
-class BlobSource(Protocol):
-    """What a fetch needs of a registry: one method of ``RemoteRegistry``."""
-
-    def get_blob(
-        self, repository: RepositoryName, blob: Descriptor, *, start: int, stop: int
-    ) -> AbstractAsyncContextManager[Answer]:
-        """The registry's answer to a GET of these bytes, not judged: 200, 206, 416, 429, 5xx or another status.
-
-        Raises:
-            OciError: no answer could be had.
-        """
+_PATIENT = RetryPolicy(attempts=7)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +60,8 @@ class Fetcher:
 
     Args:
         layers: how many blobs move at a time.
+        host: what other fetches from the same host have learned about it.
+        retry: how patiently each connection repeats what failed.
         on_event: is called with every event, in the thread of the loop.
     """
 
@@ -81,10 +72,12 @@ class Fetcher:
         files: LayoutFiles,
         *,
         layers: int = 4,
+        host: Host | None = None,
+        retry: RetryPolicy | None = None,
         on_event: OnEvent = ignore,
     ) -> None:
-        self._source, self._repository, self._files = source, repository, files
-        self._on_event = on_event
+        self._origin, self._files = BlobOrigin(source, repository), files
+        self._host, self._retry, self._on_event = host or Host(), retry or _PATIENT, on_event
         self._slots = asyncio.Semaphore(layers)
         self._arrivals: dict[Digest, Arrival] = {}
         self._turns: dict[Digest, asyncio.Lock] = {}
@@ -117,11 +110,8 @@ class Fetcher:
         async with self._turns.setdefault(blob.digest, asyncio.Lock()):
             try:
                 return await self._fetch(blob, arrival)
-            except asyncio.CancelledError:
-                arrival.end(Unreachable(f"{blob.digest}: the fetch was stopped"))
-                raise
             except BaseException as exc:
-                arrival.end(exc)
+                arrival.end(_for_readers(exc, blob))
                 raise
 
     async def _fetch(self, blob: Descriptor, arrival: Arrival) -> Fetched:
@@ -136,18 +126,17 @@ class Fetcher:
                 return Fetched(blob, "shared")
             try:
                 arrival.set(ingest.open)
-                return await self._complete(ingest)
-            except BaseException as exc:
-                ingest.fail(exc)
-                raise
+                fetched = await self._complete(ingest)
             finally:
-                arrival.set(partial(self._files.open_blob, blob.digest))
+                arrival.set(None)
                 ingest.close()
+            arrival.store(partial(self._files.open_blob, blob.digest))
+            return fetched
 
     async def _is_stored(self, blob: Descriptor, arrival: Arrival) -> bool:
         if not await in_thread(partial(self._files.has_blob, blob.digest)):
             return False
-        arrival.set(partial(self._files.open_blob, blob.digest))
+        arrival.store(partial(self._files.open_blob, blob.digest))
         return True
 
     async def _claim(self, blob: Descriptor) -> Ingest | None:
@@ -170,32 +159,53 @@ class Fetcher:
         if ingest.resumed:
             self._on_event(Resumed(blob, ingest.resumed))
         how: How = "resumed" if ingest.resumed else "full"
-        fetched = await self._download(ingest)
-        await in_thread(partial(_check_digest, ingest))
+        done = await self._download(ingest)
+        if not done.is_right and ingest.resumed:
+            # What an earlier run left may have been torn by a power cut; what comes now is this run's own.
+            ingest.restart()
+            how, again = "full", await self._download(ingest)
+            done = replace(again, fetched=done.fetched + again.fetched, times=done.times + again.times)
+        if not done.is_right:
+            ingest.drop()
+            raise DigestMismatch("the blob does not have its digest", detail={"digest": str(blob.digest)})
         await in_thread(ingest.publish)
         self._on_event(BlobDone(blob))
-        return Fetched(blob, how, fetched, time.monotonic() - began)
+        how = "ranged" if how == "full" and done.was_ranged else how
+        return Fetched(blob, how, done.fetched, time.monotonic() - began, done.times)
 
-    async def _download(self, ingest: Ingest) -> int:
-        fetched, blob = 0, ingest.descriptor
-        for start, stop in ingest.gaps():
-            async with self._source.get_blob(self._repository, blob, start=start, stop=stop) as answer:
-                position = start if answer.status == 206 else 0
-                async for chunk in answer.chunks():
-                    ingest.write(position, memoryview(chunk))
-                    position += len(chunk)
-                    fetched += len(chunk)
-                    self._on_event(BlobProgress(blob, len(chunk)))
-        return fetched
+    async def _download(self, ingest: Ingest) -> _Done:
+        """Brings what is missing while its digest follows."""
+        hashing, began = Hashing(ingest), time.monotonic()
+        download = Download(
+            ingest, self._origin, self._host, hashing=hashing, retry=self._retry, on_event=self._on_event
+        )
+        following = asyncio.ensure_future(in_thread(hashing.run))
+        try:
+            await download.run()
+            network = time.monotonic() - began
+            is_right = await asyncio.shield(following)
+        except BaseException as exc:
+            ingest.fail(_for_readers(exc, ingest.descriptor))
+            await asyncio.wait({following})
+            following.cancelled() or following.exception()  # the same failure, or our own end
+            raise
+        times = Times(network=network, hash=hashing.seconds)
+        return _Done(is_right, download.fetched, download.was_ranged, times)
 
     def _arrival(self, blob: Descriptor) -> Arrival:
         return self._arrivals.setdefault(blob.digest, Arrival())
 
 
-def _check_digest(ingest: Ingest) -> None:
-    hasher, buffer = ingest.descriptor.digest.hasher(), bytearray(_PIECE)
-    with ingest.open() as file:
-        while size := file.readinto(buffer):  # type: ignore[attr-defined]  # our readers are raw files
-            hasher.update(memoryview(buffer)[:size])
-    if hasher.hexdigest() != ingest.descriptor.digest.hex:
-        raise DigestInvalid("the blob does not have its digest", detail={"digest": str(ingest.descriptor.digest)})
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """How a download ended."""
+
+    is_right: bool
+    fetched: int
+    was_ranged: bool
+    times: Times
+
+
+def _for_readers(failure: BaseException, blob: Descriptor) -> BaseException:
+    """What those who read along are told."""
+    return failure if isinstance(failure, Exception) else Unreachable(f"{blob.digest}: the fetch was stopped")

@@ -90,7 +90,11 @@ class Ingest:
 
         Its reads raise what the fetch failed with, or ``Restarted`` when the bytes read so far were found wrong.
         """
-        return cast("BinaryIO", _Following(self, os.dup(self._file)))
+        return cast("BinaryIO", self.follow())  # a raw file has all that a BinaryIO has, but for typeshed
+
+    def follow(self) -> FollowingReader:
+        """The same as ``open``, as what it is."""
+        return FollowingReader(self, os.dup(self._file))
 
     def wait(self, position: int, generation: int) -> int:
         """Waits until the byte at ``position`` has arrived; returns how many bytes are there from it on, 0 at the end.
@@ -164,7 +168,7 @@ class Ingest:
             self._log = None
 
 
-class _Following(io.RawIOBase):
+class FollowingReader(io.RawIOBase):
     """Reads a part file no faster than it grows."""
 
     def __init__(self, ingest: Ingest, file: int) -> None:
