@@ -14,7 +14,7 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.stock.graph import Graph, Needs, StoredManifest
 from moorage.registry.oci import Descriptor, Digest
 
-__all__ = ["History", "Step", "StoredImage", "image_history", "last_use", "list_images"]
+__all__ = ["History", "Step", "StoredImage", "image_history", "last_use", "list_images", "steps_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ def image_history(files: LayoutFiles, name: str, root: Descriptor) -> History:
         choice = ", ".join(f"{_platform(image.config)} {image.descriptor.digest}" for image in images)
         raise ImageError(f"{name}: say which image by its digest ({choice})" if images else f"{name}: no history")
     image = images[0]
-    return History(name, image.descriptor, _platform(image.config), tuple(_steps(image)))
+    return History(name, image.descriptor, _platform(image.config), tuple(steps_of(image)))
 
 
 def last_use(files: LayoutFiles, digest: Digest) -> float | None:
@@ -113,7 +113,7 @@ def _describe(
     )
 
 
-def _steps(image: StoredManifest) -> Iterator[Step]:
+def steps_of(image: StoredManifest) -> Iterator[Step]:
     """The config's history with its layers; where the two do not agree, one step for each layer."""
     layers = list(zip(image.image.layers, image.diff_ids, strict=False))
     raw = image.config.get("history")
