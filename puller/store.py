@@ -13,6 +13,8 @@ Law of the locks, each a flock that dies with its process, taken in this order:
 3. the index: whoever changes ``index.json`` (``LayoutFiles.edit_index``), for as long as it takes to write one file.
 Readers of the index take none, because it is replaced in one step.
 
+What a pull does not need is imported by the methods that do, so that a pull starts quickly.
+
 The store is its owner's alone (mode 0700), because layers bring setuid files.
 """
 
@@ -22,15 +24,20 @@ import contextlib
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
-from moorage.puller.errors import TargetExists
+from moorage.puller.errors import ImageError, TargetExists
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.lease import hold_shared
 from moorage.puller.staging import staging_directory, sweep
-from moorage.puller.stock.images import StoredImage, list_images
 from moorage.puller.unpack.apply import Layer, OnLayer, unpack_layers
-from moorage.registry.oci import Digest
+from moorage.registry.oci import ANY_VALUE, Descriptor, Digest, ManifestUnknown, Reference
+
+if TYPE_CHECKING:
+    from moorage.puller.stock.images import History, StoredImage
+    from moorage.puller.stock.removal import Removed, Target
+    from moorage.puller.stock.verify import Verified
 
 __all__ = ["Store", "default_store"]
 
@@ -71,6 +78,10 @@ class Store:
         """Where the layer's tree is, or would be."""
         return os.path.join(self.root, "unpacked", f"{diff_id.algorithm}-{diff_id.hex}")
 
+    def has_tree(self, diff_id: Digest) -> bool:
+        """Whether the layer is unpacked, and that can be trusted."""
+        return os.path.isdir(self.tree_path(diff_id)) and not self.files.unsynced.is_doubtful_tree(diff_id)
+
     def remove_tree(self, diff_id: Digest) -> None:
         """Removes the layer's tree, in one step for everybody else."""
         with staging_directory(self.root) as trash, contextlib.suppress(FileNotFoundError):
@@ -82,7 +93,96 @@ class Store:
         Raises:
             LayoutInvalid: the store is damaged.
         """
+        from moorage.puller.stock.images import list_images  # noqa: PLC0415 (see the module)
+
         return list_images(self.files)
+
+    def history(self, reference: Reference) -> History:
+        """How the image was made.
+
+        Raises:
+            ImageError: the store has no such image, or it is none of a container, or one of several.
+            LayoutInvalid: the store is damaged.
+        """
+        from moorage.puller.stock.images import image_history  # noqa: PLC0415 (see the module)
+
+        return image_history(self.files, str(reference), self.find(reference))
+
+    def find(self, reference: Reference) -> Descriptor:
+        """What the reference leads to.
+
+        Raises:
+            ImageError: the store does not have it.
+        """
+        try:
+            return self.view(reference.registry).catalog.resolve(reference.repository, reference.target)
+        except ManifestUnknown:
+            raise ImageError(f"{reference}: not in the store") from None
+
+    def tag(self, source: Reference, target: Reference) -> Descriptor:
+        """Gives an image one more name; what had the name before is kept under its digest.
+
+        Raises:
+            ImageError: the store does not have the source, or the target names no tag.
+        """
+        if target.tag is None or target.digest is not None:
+            raise ImageError(f"{target}: a new name is a tag")
+        with self.lease():
+            descriptor = self.find(source)
+            catalog = self.view(target.registry).catalog
+            catalog.name(target.repository, descriptor, [target.tag], ANY_VALUE)
+            self.mark_used(descriptor.digest)
+        return descriptor
+
+    def remove(self, targets: Sequence[Target]) -> Removed:
+        """Takes names away, and the content that only they led to. All of them or none.
+
+        Raises:
+            ImageError: the store does not have one of them.
+            LayoutInvalid: the store is damaged.
+        """
+        from moorage.puller.stock.removal import remove_images  # noqa: PLC0415 (see the module)
+
+        return remove_images(self.files, targets)
+
+    def prune(self, *, older_than: float | None = None, max_size: int | None = None, wait: float = 10) -> Removed:
+        """Gives disk space back; see ``stock.prune``.
+
+        Args:
+            older_than: seconds; images that were of no use for longer go.
+            max_size: bytes; images go, least recently used first, until the store is as small.
+            wait: seconds that other processes get to finish.
+
+        Raises:
+            StoreInUse: they did not.
+            LayoutInvalid: the store is damaged.
+        """
+        from moorage.puller.stock.prune import prune  # noqa: PLC0415 (see the module)
+
+        removed = prune(self.files, older_than=older_than, max_size=max_size, wait=wait)
+        sweep(self.root)
+        return removed
+
+    def verify(self) -> Verified:
+        """Hashes every blob and checks that every name leads to whole images; changes nothing.
+
+        Raises:
+            LayoutInvalid: ``index.json`` cannot be read.
+        """
+        from moorage.puller.stock.verify import verify_store  # noqa: PLC0415 (see the module)
+
+        with self.lease():
+            return verify_store(self.files)
+
+    def mend(self, verified: Verified) -> Removed:
+        """Takes away what ``verify`` found wrong, with the names that lead to it; the next pull fetches it again.
+
+        Raises:
+            StoreInUse: other processes use the store.
+        """
+        from moorage.puller.stock.verify import mend_store  # noqa: PLC0415 (see the module)
+
+        return mend_store(self.files, verified)
 
     def unpack(self, layers: Sequence[Layer], on_layer: OnLayer) -> list[str]:
         """Unpacks each layer by itself, once; returns where they are, lowest first.

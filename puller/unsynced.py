@@ -14,7 +14,6 @@ id, every process counts as a boot of its own: slower, and never wrong.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import secrets
 import threading
@@ -75,6 +74,11 @@ class Unsynced:
         """The same for an unpacked layer."""
         self._forget(_tree(diff_id))
 
+    def flush(self) -> None:
+        """Brings everything to the disk, so that ``settle`` has little to wait for."""
+        with contextlib.suppress(FileNotFoundError):
+            _sync_file_system(self._here)
+
     def settle(self) -> None:
         """Brings everything to the disk and forgets this boot's notes. Only while nobody publishes (``hold_alone``).
 
@@ -127,6 +131,8 @@ def _tree(diff_id: Digest) -> str:
 
 def _sync_file_system(path: str) -> bool:
     """Waits until all of the file system is on the disk; False where there is no such call, or it failed."""
+    import ctypes  # noqa: PLC0415 (a pull does not need it and starts quickly)
+
     call = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
     if call is None:
         return False

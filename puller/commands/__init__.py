@@ -1,7 +1,7 @@
 """What the client's verbs do, as functions of the values that the command line gives.
 
     fetching   pull unpack                sending   push copy delete
-    looking    tags inspect               keeping   images
+    looking    tags inspect               keeping   images history tag rm prune verify
     arguments  what several of them parse
 
 Law: a verb is a function of its module, named like it; it yields what to print on stdout, progress and remarks go to
@@ -35,6 +35,11 @@ _MODULES: Mapping[str, str] = {
     "tags": "looking",
     "inspect": "looking",
     "images": "keeping",
+    "history": "keeping",
+    "tag": "keeping",
+    "rm": "keeping",
+    "prune": "keeping",
+    "verify": "keeping",
 }
 
 

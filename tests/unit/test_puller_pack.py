@@ -236,7 +236,7 @@ def test_a_whiteout_name_cannot_be_packed(pack: Pack, source: Path) -> None:
     (source / "folder" / ".wh.file").touch()
     with pytest.raises(PackError, match=r"\.wh\."):
         pack()
-    assert not list((source.parent / "layout" / "ingests").iterdir())
+    assert not list((source.parent / "layout" / "staging").iterdir())
 
 
 def test_what_is_no_directory_cannot_be_packed(pack: Pack, source: Path) -> None:

@@ -1,0 +1,163 @@
+"""Checks that the store is what it says: every blob its digest, every name whole, every tree trustworthy.
+
+Law: looking changes nothing. Mending only takes away: damaged content, and names that no longer lead to whole images,
+so that the next pull fetches what is missing and nobody is served half an image.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from enum import StrEnum
+
+from moorage.puller.layout_catalog import is_parseable, load_manifest
+from moorage.puller.layout_files import Entry, LayoutFiles
+from moorage.puller.stock.graph import list_blobs, list_trees
+from moorage.puller.stock.removal import Removed, Trash, alone
+from moorage.registry.oci import Descriptor, Digest, OciError
+from moorage.registry.oci.media_types import INDEX_TYPES
+
+__all__ = ["Defect", "Kind", "Verified", "mend_store", "verify_store"]
+
+_CHUNK = 1024 * 1024
+_MAX_THREADS = 4
+_FOREIGN = (".nondistributable.", ".foreign.")
+
+
+class Kind(StrEnum):
+    """What is wrong."""
+
+    DAMAGED = "damaged"
+    """A blob does not have its digest."""
+    LACKING = "lacking"
+    """A name leads to content that is not here."""
+    DOUBTFUL = "doubtful"
+    """A tree was made before the machine last started, and not seen on the disk."""
+
+
+@dataclass(frozen=True, slots=True)
+class Defect:
+    """One thing that is wrong. ``digest``: of the content, or the diffID of a tree; ``name``: of the image, if any."""
+
+    kind: Kind
+    digest: Digest
+    name: str = ""
+
+    def __str__(self) -> str:
+        match self.kind:
+            case Kind.DAMAGED:
+                return f"the blob {self.digest} is damaged"
+            case Kind.LACKING:
+                return f"{self.name} lacks {self.digest}"
+            case Kind.DOUBTFUL:
+                return f"the tree of {self.digest} was made before the machine last started, and may be damaged"
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """What was looked at. ``size``: bytes of the blobs."""
+
+    blobs: int
+    size: int
+    names: int
+    trees: int
+    defects: tuple[Defect, ...]
+
+
+def verify_store(files: LayoutFiles) -> Verified:
+    """Reads all of the store; call it under a lease. Defects are in the order of blobs, names, trees.
+
+    Raises:
+        LayoutInvalid: ``index.json`` cannot be read.
+    """
+    blobs, entries, trees = list_blobs(files), files.read_index(), list_trees(files.root)
+    damaged = set(_damaged(files, blobs))
+    defects = [
+        *(Defect(Kind.DAMAGED, digest) for digest in sorted(damaged, key=str)),
+        *(defect for entry in entries for defect in _check_entry(files, entry, blobs.keys() - damaged, damaged)),
+        *(Defect(Kind.DOUBTFUL, tree) for tree in sorted(trees, key=str) if files.unsynced.is_doubtful_tree(tree)),
+    ]
+    return Verified(len(blobs), sum(blobs.values()), len(entries), len(trees), tuple(defects))
+
+
+def mend_store(files: LayoutFiles, verified: Verified, *, wait: float = 10) -> Removed:
+    """Takes away what ``verified`` found wrong, unless somebody put it right meanwhile.
+
+    Raises:
+        StoreInUse: others use the store.
+    """
+    with alone(files, wait=wait) as hold:
+        with hold() as trash:
+            blobs, trees = list_blobs(files), list_trees(files.root)
+            suspects = {d.digest: blobs[d.digest] for d in verified.defects if d.digest in blobs}
+            damaged = set(_damaged(files, suspects))
+            _take(files, trash, damaged, trees, verified)
+            with files.edit_index() as entries:
+                whole = blobs.keys() - damaged
+                broken = [entry for entry in entries if any(_check_entry(files, entry, whole, damaged))]
+                entries[:] = [entry for entry in entries if entry not in broken]
+        return trash.result(entry.ref_name or str(entry.descriptor.digest) for entry in broken)
+
+
+def _take(
+    files: LayoutFiles, trash: Trash, damaged: Iterable[Digest], trees: dict[Digest, str], verified: Verified
+) -> None:
+    for digest in damaged:
+        trash.take_blob(digest, os.stat(files.blob_path(digest)).st_size)
+        files.unsynced.renewed_blob(digest)
+    for defect in verified.defects:
+        if defect.kind is Kind.DOUBTFUL and defect.digest in trees:
+            trash.take_tree(trees[defect.digest])
+            files.unsynced.renewed_tree(defect.digest)
+
+
+def _damaged(files: LayoutFiles, blobs: Iterable[Digest]) -> Iterator[Digest]:
+    """Those that do not have their digest; several are read at once, hashing needs no interpreter lock."""
+    wanted = list(blobs)
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, _MAX_THREADS)) as pool:
+        holds = pool.map(lambda digest: _has_its_digest(files.blob_path(digest), digest), wanted)
+        yield from (digest for digest, is_good in zip(wanted, holds, strict=True) if not is_good)
+
+
+def _has_its_digest(path: str, digest: Digest) -> bool:
+    hasher = digest.hasher()
+    try:
+        with open(path, "rb", buffering=0) as file:
+            while chunk := file.read(_CHUNK):
+                hasher.update(chunk)
+    except FileNotFoundError:
+        return True  # removed meanwhile
+    return hasher.hexdigest() == digest.hex
+
+
+def _check_entry(
+    files: LayoutFiles, entry: Entry, whole: Iterable[Digest], damaged: Iterable[Digest]
+) -> Iterator[Defect]:
+    """What a name leads to and is not here, or not whole. Images of an index that were never fetched are no defect."""
+    name = entry.ref_name or str(entry.descriptor.digest)
+    whole, damaged = set(whole), set(damaged)
+    waiting, seen = [(entry.descriptor, True)], set[Digest]()
+    while waiting:
+        descriptor, is_needed = waiting.pop(0)
+        if descriptor.digest in seen:
+            continue
+        seen.add(descriptor.digest)
+        if descriptor.digest not in whole:
+            if is_needed or descriptor.digest in damaged:
+                yield Defect(Kind.LACKING, descriptor.digest, name)
+            continue
+        waiting.extend(_below(files, descriptor))
+
+
+def _below(files: LayoutFiles, descriptor: Descriptor) -> list[tuple[Descriptor, bool]]:
+    """What a manifest references, and whether it must be here."""
+    if not is_parseable(descriptor):
+        return []
+    try:
+        document = load_manifest(files, descriptor).document
+    except OciError:
+        return []  # it has its digest and cannot be parsed: as it was pulled
+    children = [(child, descriptor.media_type not in INDEX_TYPES) for child in document.manifests]
+    return children + [(blob, not any(mark in blob.media_type for mark in _FOREIGN)) for blob in document.blobs]
