@@ -20,6 +20,7 @@ from moorage.puller.unpack.destination import Destination
 from moorage.puller.unpack.growing import growing_beside
 from moorage.puller.unpack.layer import Layer, OnLayer, Unpacked
 from moorage.puller.unpack.limits import Limits
+from moorage.puller.unpack.owners import OwnerMode
 from moorage.puller.unpack.source import TarReader
 from moorage.puller.unpack.stages import Archive
 from moorage.puller.unpack.written import Written
@@ -32,6 +33,7 @@ def unpack_layers(
     target: str,
     *,
     keep_markers: bool = False,
+    owners: OwnerMode | None = None,
     limits: Limits | None = None,
     on_layer: OnLayer | None = None,
     before_appear: Callable[[], None] | None = None,
@@ -40,7 +42,8 @@ def unpack_layers(
 
     Args:
         target: must not exist, or be an empty directory.
-        keep_markers: leaves whiteouts as the empty files that they are, for a layer that is unpacked by itself.
+        keep_markers: leaves whiteouts as empty files, for a layer that is unpacked by itself (see ``notes``).
+        owners: whose the files become; None: as the image says for root, the caller's for others.
         on_layer: is told of each layer when it is done.
         before_appear: is called when the tree is complete; if it raises, nothing appears.
 
@@ -52,7 +55,8 @@ def unpack_layers(
     limits = limits or Limits()
     target = check_target(target)
     with growing_beside(target) as staging:
-        done = _grow(layers, staging, limits, keep_markers=keep_markers, on_layer=on_layer)
+        destination = Destination(staging, limits=limits, owners=owners, is_alone=keep_markers)
+        done = _grow(layers, destination, limits, keep_markers=keep_markers, on_layer=on_layer)
         if before_appear:
             before_appear()
         _appear(staging, target)
@@ -72,11 +76,10 @@ def check_target(target: str) -> str:
 
 
 def _grow(
-    layers: Sequence[Layer], staging: str, limits: Limits, *, keep_markers: bool, on_layer: OnLayer | None
+    layers: Sequence[Layer], destination: Destination, limits: Limits, *, keep_markers: bool, on_layer: OnLayer | None
 ) -> Unpacked:
-    """Applies all layers to the directory and gives everything in it its attributes."""
+    """Applies all layers to the directory, gives everything in it its attributes, and lets go of it."""
     began, done = time.perf_counter(), Unpacked(0, 0)
-    destination = Destination(staging, limits=limits)
     try:
         for layer in layers:
             one = apply_layer(destination, layer, limits, keep_markers=keep_markers)
@@ -87,7 +90,7 @@ def _grow(
         destination.finish()
     finally:
         destination.close()
-    return replace(done, skipped=tuple(destination.skipped), seconds=time.perf_counter() - began)
+    return replace(done, skipped=destination.skipped, seconds=time.perf_counter() - began)
 
 
 def _check_image(done: Unpacked, limits: Limits) -> None:

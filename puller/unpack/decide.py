@@ -13,13 +13,31 @@ from moorage.puller.entries import Entry, Kind
 from moorage.puller.errors import UnsafeLayer
 from moorage.puller.unpack.limits import Limits
 
-__all__ = ["Action", "Hide", "HideChildren", "Link", "Path", "Put", "Skip", "decide", "parse_path", "stays"]
+__all__ = [
+    "OPAQUE",
+    "WHITEOUT",
+    "Action",
+    "Hide",
+    "HideChildren",
+    "Link",
+    "Path",
+    "Put",
+    "Skip",
+    "decide",
+    "is_reserved",
+    "parse_path",
+    "stays",
+]
 
 Path: TypeAlias = tuple[bytes, ...]
 """Components below the root; () is the root."""
 
-_WHITEOUT = b".wh."
-_OPAQUE = b".wh..wh..opq"
+WHITEOUT = b".wh."
+"""What stands before a name that is gone (rule 2)."""
+
+OPAQUE = b".wh..wh..opq"
+"""A name that says: of the directory that I am in, lower layers have nothing (rule 3)."""
+
 _LEFTOVER = b".wh..wh."
 
 
@@ -68,7 +86,7 @@ def decide(entry: Entry, limits: Limits, *, keep_markers: bool = False) -> Actio
     """What to do for an entry.
 
     Args:
-        keep_markers: the layer is unpacked by itself; its whiteouts stay as the empty files that they are.
+        keep_markers: the layer is unpacked by itself; its whiteouts stay, as empty files whatever they were.
 
     Raises:
         UnsafeLayer: its name or link leads outside, or cannot be.
@@ -78,11 +96,8 @@ def decide(entry: Entry, limits: Limits, *, keep_markers: bool = False) -> Actio
         if entry.kind is not Kind.DIRECTORY:
             raise UnsafeLayer("an entry would replace the root")  # CVE-2021-29136
         return Put(path, entry)
-    if any(part.startswith(_WHITEOUT) for part in path[:-1]):
-        raise UnsafeLayer(f"{entry.name!r}: a whiteout has no children")
-    if path[-1].startswith(_WHITEOUT):
-        action = _decide_whiteout(path)
-        return Put(path, entry) if keep_markers and not isinstance(action, Skip) else action
+    if any(part.startswith(WHITEOUT) for part in path):
+        return _decide_whiteout(path, entry, keep_markers=keep_markers)
     if entry.kind is Kind.HARD_LINK:
         target = parse_path(entry.link, limits)
         if not target:
@@ -112,13 +127,20 @@ def stays(entry: Entry, *, existing_is_directory: bool) -> bool:
     return existing_is_directory and entry.kind is Kind.DIRECTORY
 
 
-def _decide_whiteout(path: Path) -> Action:
+def is_reserved(name: bytes) -> bool:
+    """Whether a name says that something is gone, so that nothing can have it (rule 5)."""
+    return name.startswith(WHITEOUT)
+
+
+def _decide_whiteout(path: Path, entry: Entry, *, keep_markers: bool) -> Action:
     parent, name = path[:-1], path[-1]
-    if name == _OPAQUE:
-        return HideChildren(parent)
-    if name.startswith(_LEFTOVER):
+    if any(part.startswith(_LEFTOVER) and part != OPAQUE for part in path):
         return Skip(path, "bookkeeping of an old storage driver")
-    hidden = name.removeprefix(_WHITEOUT)
+    if any(map(is_reserved, parent)):
+        raise UnsafeLayer(f"{entry.name[:256]!r}: a whiteout has no children")
+    hidden = name.removeprefix(WHITEOUT)
     if hidden in (b"", b".", b".."):
         raise UnsafeLayer(f"{name!r}: a whiteout of nothing")
-    return Hide((*parent, hidden))
+    if keep_markers:
+        return Put(path, Entry(entry.name, Kind.FILE, 0o600, mtime=entry.mtime))
+    return HideChildren(parent) if name == OPAQUE else Hide((*parent, hidden))

@@ -11,7 +11,10 @@ _GIB = 2**30
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Sizes are bytes. ``size`` of an uncompressed layer may also be ``ratio`` times its compressed size."""
+    """Sizes are bytes. ``size`` of an uncompressed layer may also be ``ratio`` times its compressed size.
+
+    ``entries``: also of the directories that are made because names imply them.
+    """
 
     size: int = 20 * _GIB
     ratio: int = 200

@@ -1,4 +1,8 @@
-"""What the layer at hand has written so far. Whiteouts spare it, wherever they stand in the archive."""
+"""What the layer at hand has written so far. Whiteouts spare it, wherever they stand in the archive.
+
+Law: where lower layers were removed once nothing of them is left, so a marker at or below such a place costs nothing,
+however often it comes (CVE-2026-95838).
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ class Written:
 
     def __init__(self) -> None:
         self._paths: set[bytes] = set()
-        self._opaque: set[bytes] = set()
+        self._cleared: set[Path] = set()
 
     def add(self, path: Path) -> None:
         """Records a path."""
@@ -21,9 +25,10 @@ class Written:
     def __contains__(self, path: Path) -> bool:
         return b"/".join(path) in self._paths
 
-    def mark_opaque(self, path: Path) -> bool:
-        """Records that a directory hides its lower children; False if it did so before (CVE-2026-95838)."""
-        key = b"/".join(path)
-        is_new = key not in self._opaque
-        self._opaque.add(key)
-        return is_new
+    def mark_cleared(self, path: Path) -> None:
+        """Records that of lower layers nothing is left below ``path``."""
+        self._cleared.add(path)
+
+    def is_cleared(self, path: Path) -> bool:
+        """Whether of lower layers nothing is left below ``path``."""
+        return bool(self._cleared) and any(path[:end] in self._cleared for end in range(len(path), -1, -1))

@@ -219,15 +219,6 @@ def test_times_are_kept_to_the_nanosecond(tmp_path: Path) -> None:
     assert times == [odd, odd - 1, -1_500_000_000]
 
 
-def test_user_attributes_are_kept_and_others_left_out(tmp_path: Path) -> None:
-    """Labels and overlay bookkeeping are this machine's business (rule U13)."""
-    given = {b"user.note": b"\x00\xff=\n", b"user.overlay.opaque": b"y", b"trusted.x": b"1", b"security.selinux": b"l"}
-    unpack(tmp_path / "r", (file("f", xattrs=given),))
-    path = tmp_path / "r" / "f"
-    kept = {name: os.getxattr(path, name) for name in os.listxattr(path) if name != "security.selinux"}
-    assert kept == {"user.note": b"\x00\xff=\n"}
-
-
 def test_names_need_not_be_text(tmp_path: Path) -> None:
     """Bytes go in and come out."""
     names = [b"\xff\xfe", "Ναύτης".encode(), b"new\nline", b" ", b"-rf", b"a" * 255, b"d/" * 60 + b"long"]
