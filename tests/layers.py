@@ -6,7 +6,7 @@ import gzip
 import io
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import zstandard
@@ -17,7 +17,9 @@ from moorage.puller.unpack.limits import Limits
 from moorage.registry.oci import Descriptor, Digest
 from moorage.registry.oci.media_types import OCI_LAYER
 
-__all__ = ["archive", "directory", "file", "hard_link", "layer_of", "node", "seen", "symlink", "unpack"]
+__all__ = [
+    "archive", "directory", "file", "fix_sum", "hard_link", "layer_of", "node", "pax", "seen", "symlink", "unpack",
+]  # fmt: skip
 
 Member = tuple[Entry, bytes]
 _MTIME = 1_600_000_000 * 10**9
@@ -55,6 +57,25 @@ def node(name: str, kind: Kind, device: tuple[int, int] = (0, 0)) -> Member:
 def archive(*members: Member, end: bytes = END_OF_ARCHIVE) -> bytes:
     """The members as an archive."""
     return b"".join(encode_entry(e) + content + bytes(padding(len(content))) for e, content in members) + end
+
+
+def fix_sum(block: bytearray) -> None:
+    """Makes the checksum of a header block right."""
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+
+
+def pax(records: Sequence[tuple[bytes, bytes]], flag: bytes = b"x") -> bytes:
+    """An extended header with these records, as they are."""
+    body = b""
+    for key, value in records:
+        rest = len(key) + len(value) + 3
+        length = rest + len(str(rest + len(str(rest))))
+        body += b"%d %s=%s\n" % (length, key, value)
+    block = bytearray(encode_entry(Entry(b"pax", Kind.FILE, size=len(body))))
+    block[156:157] = flag
+    fix_sum(block)
+    return bytes(block) + body + bytes(padding(len(body)))
 
 
 def layer_of(raw: bytes, compression: str = "none") -> Layer:
