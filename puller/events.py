@@ -23,6 +23,7 @@ __all__ = [
     "LayerUnpacked",
     "ManifestDone",
     "OnEvent",
+    "Packed",
     "Resolved",
     "Resumed",
     "Retried",
@@ -54,6 +55,16 @@ class Times:
             self.inflate + other.inflate,
             self.disk + other.disk,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A directory became a layer. ``entries``, ``size``: of its archive; ``skipped``: what a layer cannot hold."""
+
+    descriptor: Descriptor
+    entries: int
+    size: int
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +171,8 @@ class Finished:
 
 
 Event = (
-    Resolved
+    Packed
+    | Resolved
     | Waiting
     | BlobStarted
     | Resumed

@@ -12,10 +12,18 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from moorage.puller.events import BlobSkipped, Event, Finished, ManifestDone, Resolved
+from moorage.puller.events import BlobSkipped, Event, Finished, ManifestDone, Packed, Resolved
 from moorage.puller.show.console import say
 from moorage.puller.show.progress import Phase, Progress, Row
-from moorage.puller.show.text import finished_line, human_rate, human_seconds, human_size, printable, short_digest
+from moorage.puller.show.text import (
+    finished_line,
+    human_rate,
+    human_seconds,
+    human_size,
+    packed_lines,
+    printable,
+    short_digest,
+)
 
 __all__ = ["Bars", "Line", "draw"]
 
@@ -54,7 +62,10 @@ class Bars:
 
     def __call__(self, event: Event) -> None:
         self._progress(event)
-        if self._live is None and not isinstance(event, Resolved | BlobSkipped | ManifestDone | Finished):
+        if isinstance(event, Packed):
+            for line in packed_lines(event):
+                say(line)
+        elif self._live is None and not isinstance(event, Resolved | BlobSkipped | ManifestDone | Finished):
             self._live = _Live(self._draw)
 
     def _draw(self, width: int, height: int) -> list[Line]:

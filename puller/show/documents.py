@@ -13,6 +13,7 @@ from moorage.puller.events import (
     Finished,
     LayerUnpacked,
     ManifestDone,
+    Packed,
     Resolved,
     Resumed,
     Retried,
@@ -56,5 +57,7 @@ def _facts(event: Event) -> dict[str, Any]:
             return {"entries": entries, "unpacked": size, "seconds": round(seconds, 3)}
         case Finished(_, moved, seconds, times):
             return {"moved": moved, "seconds": round(seconds, 3), "times": times_to_json(times)}
+        case Packed(_, entries, size, skipped):
+            return {"entries": entries, "packed": size, "skipped": list(skipped)}
         case BlobStarted() | BlobDone() | ManifestDone() | BlobProgress() | UnpackProgress():
             return {}

@@ -13,6 +13,7 @@ from moorage.puller.events import (
     Finished,
     LayerUnpacked,
     ManifestDone,
+    Packed,
     Resolved,
     Resumed,
     Retried,
@@ -20,7 +21,7 @@ from moorage.puller.events import (
     Waiting,
 )
 from moorage.puller.show.console import Silent, say
-from moorage.puller.show.text import finished_line, human_rate, human_seconds, human_size, short_digest
+from moorage.puller.show.text import finished_line, human_rate, human_seconds, human_size, packed_lines, short_digest
 from moorage.registry.oci import Descriptor
 
 __all__ = ["PlainLines"]
@@ -41,6 +42,9 @@ class PlainLines(Silent):
             say(f"{name}{event.descriptor.digest}: {event.blobs} blobs, {human_size(event.size)}")
         elif isinstance(event, Finished):
             say(finished_line(event))
+        elif isinstance(event, Packed):
+            for line in packed_lines(event):
+                say(line)
         else:
             say(f"{short_digest(event.descriptor.digest)}  {self._tell(event)}")
 

@@ -16,6 +16,7 @@ from moorage.puller.events import (
     Finished,
     LayerUnpacked,
     ManifestDone,
+    Packed,
     Resolved,
     Resumed,
     Retried,
@@ -108,7 +109,7 @@ class Progress:
                     self._row(blob)
             case Finished():
                 self.finished = event
-            case ManifestDone():
+            case ManifestDone() | Packed():
                 return
             case _:
                 self._change(event, self._row(event.descriptor), self._clock())

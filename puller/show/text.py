@@ -9,18 +9,21 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Sequence
 
-from moorage.puller.events import Finished
+from moorage.puller.events import Finished, Packed
 
 __all__ = [
+    "few_lines",
     "finished_line",
     "human_rate",
     "human_seconds",
     "human_size",
+    "packed_lines",
     "printable",
     "printable_lines",
     "short_digest",
 ]
 
+_FEW = 10
 _HIDDEN = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -76,3 +79,19 @@ def finished_line(done: Finished) -> str:
     parts = (("network", times.network), ("hash", times.hash), ("inflate", times.inflate), ("disk", times.disk))
     busy = ", ".join(f"{name} {human_seconds(seconds)}" for name, seconds in parts if seconds >= 0.05)
     return f"{human_size(done.moved)} in {human_seconds(done.seconds)}{pace}{': ' if busy else ''}{busy}"
+
+
+def packed_lines(packed: Packed) -> list[str]:
+    """What a directory became, and what was left out."""
+    size, compressed = human_size(packed.size), human_size(packed.descriptor.size)
+    return [
+        f"packed {packed.entries} entries, {size}, into {compressed}",
+        *few_lines([f"left out: {path}: is a socket" for path in packed.skipped]),
+    ]
+
+
+def few_lines(lines: Sequence[str]) -> list[str]:
+    """The first few lines, and how many more there would be."""
+    if len(lines) <= _FEW:
+        return list(lines)
+    return [*lines[:_FEW], f"and {len(lines) - _FEW} more"]

@@ -15,6 +15,7 @@ from moorage.puller.events import (
     Finished,
     LayerUnpacked,
     ManifestDone,
+    Packed,
     Resolved,
     Resumed,
     Retried,
@@ -31,6 +32,7 @@ from moorage.registry.oci.media_types import OCI_LAYER
 BLOB = Descriptor(OCI_LAYER, Digest.of(b"layer"), 2_000_000)
 EVIL = "\x1b[2Jgone\r\u202e"
 EVERY: tuple[Event, ...] = (
+    Packed(BLOB, 4, 3_000_000, tuple(f"{number}{EVIL}" for number in range(12))),
     Resolved("host/app:v1", BLOB, 3, 5_000_000),
     Waiting(BLOB, EVIL),
     BlobStarted(BLOB),
@@ -59,7 +61,10 @@ def test_plain_lines_say_what_began_and_ended(capsys: pytest.CaptureFixture[str]
             show(event)
     said = capsys.readouterr()
     short = BLOB.digest.hex[:12]
-    lines = said.err.splitlines()
+    packed, lines = said.err.splitlines()[:12], said.err.splitlines()[12:]
+    assert packed[0] == "packed 4 entries, 3.0 MB, into 2.0 MB"
+    assert packed[1] == "left out: 0\\x1b[2Jgone\\r\\u202e: is a socket"
+    assert packed[11] == "and 2 more"
     assert said.out == ""
     assert lines[0] == f"host/app:v1 is {BLOB.digest}: 3 blobs, 5.0 MB"
     assert lines[1] == f"{short}  waiting: \\x1b[2Jgone\\r\\u202e"
