@@ -20,6 +20,7 @@ from moorage.puller.store import Store
 from moorage.puller.unpack.apply import check_target, unpack_layers
 from moorage.puller.unpack.layer import Layer, Unpacked
 from moorage.puller.unpack.limits import Limits
+from moorage.puller.unpack.owners import OwnerMode
 from moorage.puller.unpacked import make_tree
 from moorage.puller.watched import Progress, watch
 from moorage.puller.workers import Workers, first_of
@@ -55,6 +56,7 @@ class Bringing:
     Args:
         target: where one merged tree is made of its layers.
         trees: each layer gets a tree of its own in the store; not where there is a ``target``.
+        owners: whose the files of the merged tree become.
     """
 
     def __init__(
@@ -65,12 +67,13 @@ class Bringing:
         *,
         target: str | None,
         trees: bool,
+        owners: OwnerMode | None,
         limits: Limits | None,
         on_event: OnEvent,
     ) -> None:
         self._source, self._repository, self._store = source, repository, store
         self._target, self._trees = target and check_target(target), trees and not target
-        self._limits = limits or Limits()
+        self._owners, self._limits = owners, limits or Limits()
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(_UNPACKS)
@@ -167,7 +170,15 @@ class Bringing:
             self._loop.call_soon_threadsafe(self._take, layer, done)
 
         gate = partial(self._workers.wait_until_verified, list(fetches))
-        work = partial(unpack_layers, layers, target, limits=self._limits, on_layer=on_layer, before_appear=gate)
+        work = partial(
+            unpack_layers,
+            layers,
+            target,
+            owners=self._owners,
+            limits=self._limits,
+            on_layer=on_layer,
+            before_appear=gate,
+        )
         self._done.remarks = (await self._try_twice(work, layers, fetches)).skipped
 
     async def _try_twice(self, work: Callable[[], _Result], layers: Iterable[Layer], fetches: _Fetches) -> _Result:

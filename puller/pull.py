@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from moorage.puller.bring import Brought
     from moorage.puller.messages import Answer
     from moorage.puller.unpack.limits import Limits
+    from moorage.puller.unpack.owners import OwnerMode
 
 __all__ = ["Source", "pull_image"]
 
@@ -64,6 +65,7 @@ async def pull_image(
     policy: Policy = "always",
     target: str | None = None,
     trees: bool = True,
+    owners: OwnerMode | None = None,
     limits: Limits | None = None,
     on_event: OnEvent = ignore,
 ) -> PullResult:
@@ -76,6 +78,7 @@ async def pull_image(
         target: a directory that must not exist, or be empty: one merged tree of all layers, sharing nothing with the
             store. None: each layer gets its own tree in the store, once for all images, unless ``trees`` is off or it
             is no container image.
+        owners: whose the files of a merged tree become; None: as the image says for root, the caller's for others.
 
     Raises:
         ManifestUnknown: neither the registry nor the store has it.
@@ -86,7 +89,7 @@ async def pull_image(
         OSError: the disk refuses.
     """
     place = None if target is None else os.path.abspath(target)  # noqa: ASYNC240 (it asks for the working directory)
-    work = _Pull(source, reference, store, platform or host_platform(), policy, place, limits, on_event)
+    work = _Pull(source, reference, store, platform or host_platform(), policy, place, owners, limits, on_event)
     async with _leased(store):
         return await work.run(trees=trees)
 
@@ -99,6 +102,7 @@ class _Pull:
     platform: Platform
     policy: Policy
     target: str | None
+    owners: OwnerMode | None
     limits: Limits | None
     on_event: OnEvent
 
@@ -134,7 +138,8 @@ class _Pull:
         source = _Nowhere() if self.policy == "never" else self.source
         bringing = Bringing(
             source, self.reference.repository, self.store,
-            target=self.target, trees=has_trees, limits=self.limits, on_event=self.on_event,
+            target=self.target, trees=has_trees, owners=self.owners, limits=self.limits,
+            on_event=self.on_event,
         )  # fmt: skip
         return await bringing.bring(manifest)
 
