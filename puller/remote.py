@@ -21,6 +21,7 @@ from moorage.puller.pages import read_names, read_pages
 from moorage.puller.referrers_tag import parse_referrers, tag_of, with_referrer
 from moorage.puller.sessions import Interruptible, cut, location_of_session, status_of, with_digest
 from moorage.puller.transport import Answer, RetryPolicy, Transport
+from moorage.puller.uploads import Upload
 from moorage.puller.wire import Wire, location_of
 from moorage.registry.oci import (
     ANY_VALUE,
@@ -166,6 +167,10 @@ class RemoteRegistry:
                 async with self._wire.call(routes.CancelUpload(repository, "-"), at=location, idempotent=False):
                     pass
             raise
+
+    def upload(self, repository: RepositoryName, blob: Descriptor) -> Upload:
+        """An upload of the blob that can mount, and goes on after a broken connection; nothing is sent yet."""
+        return Upload(self._wire, repository, blob)
 
     async def mount_blob(
         self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None = None

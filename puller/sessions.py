@@ -16,7 +16,9 @@ from moorage.registry.oci import BlobUploadUnknown, Digest, RepositoryName, Size
 __all__ = [
     "Interruptible",
     "cut",
+    "least_chunk",
     "location_of_session",
+    "offset_of",
     "session_of_location",
     "status_of",
     "with_digest",
@@ -124,11 +126,21 @@ def status_of(repository: RepositoryName, answer: Answer, *, asked: str | None =
     """
     has_location = answer.header("Location") is not None or asked is None
     session = session_of_location(repository, location_of(answer)) if has_location else asked
+    return UploadStatus(str(session), offset_of(answer), least_chunk(answer))
+
+
+def offset_of(answer: Answer) -> int:
+    """How many bytes an upload has, says its answer; see ``status_of`` for one byte."""
     match = _RANGE.fullmatch(answer.header("Range") or "")
     last = int(match[1]) if match else 0
+    return last + 1 if last else 0
+
+
+def least_chunk(answer: Answer) -> int:
+    """The least size of a chunk that is not the last, bytes; 0 where the registry does not say."""
     minimum = answer.header("OCI-Chunk-Min-Length") or ""
     is_number = minimum.isascii() and minimum.isdigit() and len(minimum) < 16
-    return UploadStatus(str(session), last + 1 if last else 0, int(minimum) if is_number else 0)
+    return int(minimum) if is_number else 0
 
 
 def _prefix(repository: RepositoryName) -> str:

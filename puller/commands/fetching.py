@@ -15,7 +15,7 @@ from moorage.puller.platforms import host_platform
 from moorage.puller.show.console import Display, display, say, to_json
 from moorage.puller.show.text import printable
 from moorage.puller.store import Store, default_store
-from moorage.puller.transfer import Place, copy_image, find_image
+from moorage.puller.transfer import Place, Wish, copy_image, find_image
 from moorage.puller.unpack.apply import Layer, Unpacked, unpack_layers
 from moorage.registry.oci import Descriptor, ImageManifest, Manifest, Platform, Reference
 from moorage.registry.oci.media_types import OCI_CONFIG
@@ -46,7 +46,8 @@ async def _fetch(wanted: Reference, store: Store, platform: Platform, show: Disp
         source = Place(await connections.remote(wanted.registry), wanted.repository)
         destination = Place(store.view(wanted.registry), wanted.repository)
         tags = [wanted.tag] if wanted.tag else []
-        return await copy_image(source, wanted.target, destination, tags=tags, platform=platform, on_event=show)
+        wish = Wish(wanted.target, tags=tags, platform=platform)
+        return (await copy_image(source, wish, destination, on_event=show)).descriptor
 
 
 def unpack(reference: str, target: str, store: str | None, platform: str | None, as_json: bool) -> Iterator[str]:

@@ -17,7 +17,7 @@ from moorage.puller.platforms import host_platform
 from moorage.puller.show.console import Display, display, say, to_json
 from moorage.puller.show.text import human_size, printable
 from moorage.puller.store import Store, default_store
-from moorage.puller.transfer import Place, copy_image
+from moorage.puller.transfer import Place, Wish, copy_image
 from moorage.registry.oci import Descriptor, Platform, Reference, RepositoryName
 
 __all__ = ["copy", "delete", "push"]
@@ -66,10 +66,8 @@ async def _send(source: Spot, reference: str, platform: Platform | None, show: D
     async with Connections() as connections:
         there = await connections.find(reference, create=True)
         check_has_tag(there)
-        pushed = await copy_image(
-            source.place, source.target, there.place, tags=there.tags, platform=platform, on_event=show
-        )
-        return pushed, there.name
+        wish = Wish(source.target, tags=there.tags, platform=platform)
+        return (await copy_image(source.place, wish, there.place, on_event=show)).descriptor, there.name
 
 
 def copy(source: str, destination: str, all_platforms: bool, platform: str | None, as_json: bool) -> Iterator[str]:
@@ -89,10 +87,8 @@ async def _copy_between(
     async with Connections() as connections:
         here, there = await connections.find(source), await connections.find(destination, create=True)
         check_has_tag(there)
-        copied = await copy_image(
-            here.place, here.target, there.place, tags=there.tags, platform=platform, on_event=show
-        )
-        return copied, there.name
+        wish = Wish(here.target, tags=there.tags, platform=platform)
+        return (await copy_image(here.place, wish, there.place, on_event=show)).descriptor, there.name
 
 
 def delete(reference: str) -> Iterator[str]:

@@ -9,16 +9,23 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
-from moorage.puller import transfer
 from moorage.puller.errors import ImageError, NoMatchingPlatform, Unreachable
-from moorage.puller.events import BlobDone, BlobProgress, BlobSkipped, BlobStarted, Event, ManifestDone, Resolved
+from moorage.puller.events import (
+    BlobDone,
+    BlobProgress,
+    BlobSkipped,
+    BlobStarted,
+    Event,
+    ManifestDone,
+    Resolved,
+    Retried,
+)
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.transfer import Place, copy_image
+from moorage.puller.transfer import Place, Wish, carry, copy_image
 from moorage.registry.oci import (
     BlobStream,
     Digest,
-    DigestInvalid,
     Manifest,
     ManifestUnknown,
     Platform,
@@ -36,28 +43,40 @@ _LATEST = Tag("latest")
 
 
 class _Source(ImageLayout):
-    """A layout that counts what is read, and fails where a test says."""
+    """A layout that counts the manifests that are read."""
 
     reads = 0
-    failures = 0
 
     async def read_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Manifest:
         self.reads += 1
         return await super().read_manifest(repository, reference)
+
+
+class _Shaky(LocalRegistry):
+    """A registry whose blobs break off as often as a test says."""
+
+    failures = 0
 
     @asynccontextmanager
     async def read_blob(
         self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[BlobStream]:
         async with super().read_blob(repository, digest, start=start, stop=stop) as stream:
-            if self.failures:
-                self.failures -= 1
-                stream._content = self._break(stream.__aiter__())  # type: ignore[attr-defined]
-            yield stream
+            is_broken, self.failures = self.failures > 0, max(0, self.failures - 1)
+            yield _Broken(stream) if is_broken else stream
 
-    async def _break(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        yield (await anext(chunks))[:100]
-        raise Unreachable
+
+class _Broken:
+    """The first bytes of a blob, then nothing."""
+
+    def __init__(self, stream: BlobStream) -> None:
+        self.descriptor = stream.descriptor
+        self._stream = stream
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for chunk in self._stream:
+            yield chunk[:100]
+            raise Unreachable
 
 
 @pytest.fixture
@@ -97,9 +116,11 @@ async def test_every_kind_goes_round(
     """Layout to registry to layout, with the same digests all the way."""
     await push(source, _HERE, content, "latest")
     there, back = Place(registry, _THERE), Place(layout, _HERE)
-    assert (await copy_image(Place(source, _HERE), _LATEST, there, tags=[Tag("v1")])).digest == content.digest
+    assert (
+        await copy_image(Place(source, _HERE), Wish(_LATEST, tags=[Tag("v1")]), there)
+    ).descriptor.digest == content.digest
     await _assert_whole(there, Tag("v1"), content)
-    assert await copy_image(there, content.digest, back, tags=[_LATEST]) == content.descriptor
+    assert (await copy_image(there, Wish(content.digest, tags=[_LATEST]), back)).descriptor == content.descriptor
     await _assert_whole(back, _LATEST, content)
 
 
@@ -108,7 +129,7 @@ async def test_the_story_is_told(source: _Source, registry: LocalRegistry) -> No
     content = index([image("one"), image("two")])
     await push(source, _HERE, content, "latest")
     events: list[Event] = []
-    await copy_image(Place(source, _HERE), _LATEST, Place(registry, _THERE), on_event=events.append)
+    await copy_image(Place(source, _HERE), Wish(_LATEST), Place(registry, _THERE), on_event=events.append)
     blobs = {blob.digest for part in content.walk() for blob in part.blobs}
     first, manifests = events[0], [event.descriptor.digest for event in events if isinstance(event, ManifestDone)]
     assert isinstance(first, Resolved)
@@ -123,9 +144,9 @@ async def test_what_is_there_is_not_sent_again(source: _Source, registry: LocalR
     """A second copy moves nothing."""
     await push(source, _HERE, image(), "latest")
     here, there = Place(source, _HERE), Place(registry, _THERE)
-    await copy_image(here, _LATEST, there)
+    await copy_image(here, Wish(_LATEST), there)
     events: list[Event] = []
-    await copy_image(here, _LATEST, there, tags=[Tag("again")], on_event=events.append)
+    await copy_image(here, Wish(_LATEST, tags=[Tag("again")]), there, on_event=events.append)
     assert {event.reason for event in events if isinstance(event, BlobSkipped)} == {"exists"}
     assert not any(isinstance(event, BlobStarted) for event in events)
 
@@ -135,7 +156,7 @@ async def test_within_a_registry_blobs_are_mounted(registry: LocalRegistry) -> N
     await push(registry, _HERE, image(), "latest")
     events: list[Event] = []
     there = Place(registry, _THERE)
-    await copy_image(Place(registry, _HERE), _LATEST, there, tags=[_LATEST], on_event=events.append)
+    await copy_image(Place(registry, _HERE), Wish(_LATEST, tags=[_LATEST]), there, on_event=events.append)
     assert {event.reason for event in events if isinstance(event, BlobSkipped)} == {"mounted"}
     await _assert_whole(there, _LATEST, image())
 
@@ -145,35 +166,36 @@ async def test_a_platform_takes_one_image(source: _Source, registry: LocalRegist
     one, two = image("one"), image("two")
     await push(source, _HERE, index([index([one, two])]), "latest")
     here, there = Place(source, _HERE), Place(registry, _THERE)
-    stored = await copy_image(here, _LATEST, there, tags=[_LATEST], platform=Platform("linux", "amd64"))
-    assert stored == one.descriptor
+    stored = await copy_image(here, Wish(_LATEST, tags=[_LATEST], platform=Platform("linux", "amd64")), there)
+    assert stored.descriptor == one.descriptor
     with pytest.raises(ManifestUnknown):
         await registry.read_manifest(_THERE, two.digest)
     with pytest.raises(NoMatchingPlatform):
-        await copy_image(here, _LATEST, there, platform=Platform("plan9", "mips"))
+        await copy_image(here, Wish(_LATEST, platform=Platform("plan9", "mips")), there)
 
 
 async def test_a_missing_image_is_missing(source: _Source, registry: LocalRegistry) -> None:
     """With the error of the source."""
     with pytest.raises(ManifestUnknown):
-        await copy_image(Place(source, _HERE), _LATEST, Place(registry, _THERE))
+        await copy_image(Place(source, _HERE), Wish(_LATEST), Place(registry, _THERE))
 
 
-async def test_a_broken_stream_starts_again(
-    source: _Source, layout: ImageLayout, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_broken_stream_starts_again(layout: ImageLayout, monkeypatch: pytest.MonkeyPatch) -> None:
     """A few times."""
-    monkeypatch.setattr(transfer, "_RETRY_DELAY", 0.001)
+    monkeypatch.setattr(carry, "_RETRY_DELAY", 0.001)
+    source = await _Shaky.open(MemoryStore())
     await push(source, _HERE, image(), "latest")
     source.failures = 2
     there = Place(layout, _THERE)
-    await copy_image(Place(source, _HERE), _LATEST, there, tags=[_LATEST])
+    events: list[Event] = []
+    await copy_image(Place(source, _HERE), Wish(_LATEST, tags=[_LATEST]), there, on_event=events.append)
+    assert len([event for event in events if isinstance(event, Retried)]) == 2
     await _assert_whole(there, _LATEST, image())
     source.failures = 100
-    await copy_image(Place(source, _HERE), _LATEST, there, tags=[Tag("x")])  # nothing needs to be read
+    await copy_image(Place(source, _HERE), Wish(_LATEST, tags=[Tag("x")]), there)  # nothing needs to be read
     await push(source, _HERE, image("another"), "another")
     with pytest.raises(Unreachable):
-        await copy_image(Place(source, _HERE), Tag("another"), there)
+        await copy_image(Place(source, _HERE), Wish(Tag("another")), there)
 
 
 async def test_a_failure_is_its_own_class_and_leaves_no_tag(source: _Source, layout: ImageLayout) -> None:
@@ -181,8 +203,8 @@ async def test_a_failure_is_its_own_class_and_leaves_no_tag(source: _Source, lay
     content = image("large", layers=8, size=100_000)
     await push(source, _HERE, content, "latest")
     os.truncate(source.files.blob_path(content.blobs[3].digest), 5)
-    with pytest.raises(DigestInvalid):
-        await copy_image(Place(source, _HERE), _LATEST, Place(layout, _THERE), tags=[_LATEST])
+    with pytest.raises(ImageError, match="is 5 bytes"):
+        await copy_image(Place(source, _HERE), Wish(_LATEST, tags=[_LATEST]), Place(layout, _THERE))
     with pytest.raises(ManifestUnknown):
         await layout.resolve_manifest(_THERE, _LATEST)
     assert _unfinished(layout) == []
@@ -192,7 +214,9 @@ async def test_a_cancelled_copy_leaves_nothing_unfinished(source: _Source, layou
     """At any moment."""
     await push(source, _HERE, image("large", layers=4, size=3_000_000), "latest")
     for delay in (0.0, 0.005, 0.02, 0.05):
-        task = asyncio.ensure_future(copy_image(Place(source, _HERE), _LATEST, Place(layout, _THERE), tags=[_LATEST]))
+        task = asyncio.ensure_future(
+            copy_image(Place(source, _HERE), Wish(_LATEST, tags=[_LATEST]), Place(layout, _THERE))
+        )
         await asyncio.sleep(delay)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -205,7 +229,7 @@ async def test_a_manifest_is_read_once(source: _Source, registry: LocalRegistry)
     content = index([index([shared, image(n)]) for n in range(3)])
     await push(source, _HERE, content, "latest")
     source.reads = 0
-    await copy_image(Place(source, _HERE), _LATEST, Place(registry, _THERE))
+    await copy_image(Place(source, _HERE), Wish(_LATEST), Place(registry, _THERE))
     assert source.reads == len({part.digest for part in content.walk()})
 
 
@@ -217,8 +241,8 @@ async def test_four_levels_are_enough(source: _Source, registry: LocalRegistry, 
         content = index([content])
     await push(source, _HERE, content, "latest")
     if is_fine:
-        await copy_image(Place(source, _HERE), _LATEST, Place(registry, _THERE))
+        await copy_image(Place(source, _HERE), Wish(_LATEST), Place(registry, _THERE))
     else:
         with pytest.raises(ImageError, match="levels"):
-            await copy_image(Place(source, _HERE), _LATEST, Place(registry, _THERE))
+            await copy_image(Place(source, _HERE), Wish(_LATEST), Place(registry, _THERE))
         assert [name async for name in registry.list_repositories()] == []
