@@ -1,7 +1,8 @@
 """What can go wrong on the client's side, beyond the words of the protocol.
 
-Rule: everything is a ``MoorageError``. Failures of a registry are ``OciError``, so a server stacked over a remote answers with them as they are; failures
-of what we were given to pack or unpack are ``ImageError``. Nothing else leaves this package for a cause outside it.
+Rule: everything is a ``MoorageError``. Failures of a registry are ``OciError``, so a server stacked over a remote
+answers with them as they are; failures of what we were given to pack or unpack are ``ImageError``. Nothing else leaves
+this package for a cause outside it, but ``OSError``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ __all__ = [
     "BadReference",
     "BrokenLayer",
     "CredentialsUnusable",
+    "DeadlineExceeded",
+    "HostsInvalid",
     "ImageError",
     "LayoutInvalid",
     "NoMatchingPlatform",
@@ -61,6 +64,10 @@ class CredentialsUnusable(Unauthorized):
     """Credentials are configured, but they cannot be read or used; going on without them would hide that."""
 
 
+class HostsInvalid(MoorageError):
+    """What is configured about registries cannot be meant; the message says where it stands."""
+
+
 class LayoutInvalid(OciError):
     """The directory is not an OCI image layout, or its ``index.json`` cannot be read."""
 
@@ -73,6 +80,10 @@ class ImageError(MoorageError):
 
 class BadReference(ImageError):
     """What was typed names no image and no place for one."""
+
+
+class DeadlineExceeded(ImageError):
+    """It took longer than the caller had time for."""
 
 
 class NoMatchingPlatform(ImageError):

@@ -14,13 +14,14 @@ from dataclasses import dataclass
 from typing import Self, TypeVar
 
 from moorage.puller.answers import digest_of, is_range, length_of, type_of
+from moorage.puller.credentials import Keychain, Keys
 from moorage.puller.errors import BadAnswer
-from moorage.puller.login import Credentials, Login, read_docker_config
-from moorage.puller.origins import Origin
+from moorage.puller.hosts import HostConfig
+from moorage.puller.login import Login
 from moorage.puller.pages import read_names, read_pages
 from moorage.puller.referrers_tag import parse_referrers, tag_of, with_referrer
 from moorage.puller.sessions import Interruptible, cut, location_of_session, status_of, with_digest
-from moorage.puller.transport import Answer, RetryPolicy, Transport
+from moorage.puller.transport import Answer, RetryPolicy, Timeouts, Transport
 from moorage.puller.uploads import Upload
 from moorage.puller.wire import Wire, location_of
 from moorage.registry.oci import (
@@ -72,17 +73,28 @@ class RemoteRegistry:
     @classmethod
     @asynccontextmanager
     async def connect(
-        cls, registry: str, *, credentials: Credentials | None = None, retry: RetryPolicy | None = None
+        cls,
+        registry: str,
+        *,
+        keychain: Keys | None = None,
+        hosts: HostConfig | None = None,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
     ) -> AsyncIterator[Self]:
-        """The registry at ``host`` or ``host:port``; nothing is sent yet.
+        """The registry at ``host`` or ``host:port``; nothing is sent yet. Its mirrors are not used.
 
         Args:
-            credentials: who we are; None takes docker's ``config.json``.
+            keychain: who we are; None: whoever this machine's user is (``Keychain.default``).
+            hosts: how registries are reached; None: what is configured (``HostConfig.load``).
+
+        Raises:
+            HostsInvalid: the configuration cannot be meant.
         """
-        origin = Origin.of_registry(registry)
-        async with Transport(retry=retry) as transport:
-            login = Login(transport, origin, credentials or read_docker_config(registry))
-            yield cls(Wire(transport, origin, login))
+        config = HostConfig.load() if hosts is None else hosts
+        host = config.of(registry)
+        async with Transport(retry=retry, route=config.route, timeouts=timeouts) as transport:
+            login = Login(transport, host.origin, keychain or Keychain.default(), realms=host.realms)
+            yield cls(Wire(transport, host.origin, login))
 
     async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
         """See ``Reader``; the registry judges by our rights whether we may rely on it for a push."""

@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
 
+from moorage.auth.scope import Scope
 from moorage.puller.errors import BadAnswer
 from moorage.puller.login import Login
 from moorage.puller.messages import SpanBody
@@ -37,6 +38,7 @@ _READS = (
     routes.ListTags,
     routes.ListReferrers,
 )
+_CATALOG = Scope.parse("registry:catalog:*")
 _DELETES = (routes.DeleteBlob, routes.DeleteManifest)
 # Registries disagree on codes, and a HEAD has none; what was asked for tells what is missing.
 _ABSENT: Mapping[type[routes.Endpoint], type[OciError]] = {
@@ -102,25 +104,29 @@ class Wire:
     @asynccontextmanager
     async def _ask(self, endpoint: routes.Endpoint, request: Request) -> AsyncIterator[Answer]:
         scope = _scope_of(endpoint)
-        async with self._transport.exchange(self._signed(request, scope)) as answer:
+        sent = self._header(request, scope)
+        async with self._transport.exchange(_signed(request, sent)) as answer:
             if answer.status != 401 or not request.is_replayable or not self._is_challenge(request, answer):
                 yield answer
                 return
-            if not await self._login.answer_challenge(scope, answer):
+            if not await self._login.answer_challenge(scope, answer, sent=sent):
                 raise await error_of(endpoint, answer)
-        async with self._transport.exchange(self._signed(request, scope)) as answer:
+        async with self._transport.exchange(_signed(request, self._header(request, scope))) as answer:
             yield answer
 
     def _is_challenge(self, request: Request, answer: Answer) -> bool:
         """Whether a 401 is one that our credentials may answer: the registry's own, not a redirect target's."""
         return self._is_ours(request) and Origin.of(answer.url) == self.origin
 
-    def _signed(self, request: Request, scope: str) -> Request:
-        header = self._login.header(scope) if self._is_ours(request) else None
-        return replace(request, headers={**request.headers, "Authorization": header}) if header else request
+    def _header(self, request: Request, scope: Scope) -> str | None:
+        return self._login.header(scope) if self._is_ours(request) else None
 
     def _is_ours(self, request: Request) -> bool:
         return Origin.of(request.url) == self.origin
+
+
+def _signed(request: Request, header: str | None) -> Request:
+    return replace(request, headers={**request.headers, "Authorization": header}) if header else request
 
 
 def location_of(answer: Answer) -> str:
@@ -135,20 +141,20 @@ def location_of(answer: Answer) -> str:
     return follow(answer.url, location)
 
 
-def _scope_of(endpoint: routes.Endpoint) -> str:
+def _scope_of(endpoint: routes.Endpoint) -> Scope:
     match endpoint:
         case routes.Ping():
-            return ""
+            return Scope()
         case routes.ListRepositories():
-            return "registry:catalog:*"
+            return _CATALOG
         case routes.StartUpload(repository, source=source) if source is not None:
-            return f"repository:{repository}:pull,push repository:{source}:pull"
+            return Scope.repository(repository, "pull", "push") | Scope.repository(source, "pull")
         case _ if isinstance(endpoint, _READS):
-            return f"repository:{endpoint.repository}:pull"
+            return Scope.repository(endpoint.repository, "pull")
         case _ if isinstance(endpoint, _DELETES):
-            return f"repository:{endpoint.repository}:delete,pull"
+            return Scope.repository(endpoint.repository, "delete", "pull")
         case _:
-            return f"repository:{endpoint.repository}:pull,push"
+            return Scope.repository(endpoint.repository, "pull", "push")
 
 
 async def checked(endpoint: routes.Endpoint, answer: Answer) -> Answer:

@@ -6,12 +6,12 @@ import base64
 import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from moorage.puller.credentials import Credentials, FixedKeychain
 from moorage.puller.errors import BadAnswer, Unreachable
-from moorage.puller.login import Credentials, read_docker_config
+from moorage.puller.hosts import HostConfig
 from moorage.puller.origins import Origin
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.sessions import location_of_session, session_of_location
@@ -51,7 +51,9 @@ async def _connected(
 ) -> AsyncIterator[tuple[Scripted, RemoteRegistry]]:
     async with (
         scripted(answer) as server,
-        RemoteRegistry.connect(server.host, credentials=credentials, retry=_FAST) as registry,
+        RemoteRegistry.connect(
+            server.host, keychain=FixedKeychain(credentials), hosts=HostConfig.empty(), retry=_FAST
+        ) as registry,
     ):
         yield server, registry
 
@@ -320,160 +322,6 @@ def test_no_session_climbs_out(tail: str) -> None:
     for raw in ("!", "a===", "ü", "A" * 5):
         with pytest.raises(BlobUploadUnknown):
             location_of_session(_ORIGIN, _HERE, raw)
-
-
-class _TokenWorld:
-    """A registry that wants a token, and the service that gives it."""
-
-    def __init__(self, realm: str = "{url}/token", life: int = 300) -> None:
-        self.realm = realm
-        self.life = life
-        self.url = ""
-        self.valid: set[str] = set()
-
-    def __call__(self, seen: Seen) -> Reply:
-        if seen.target.startswith("/token"):
-            token = f"t{len(self.valid)}"
-            self.valid.add(f"Bearer {token}")
-            return Reply(body=json.dumps({"token": token, "expires_in": self.life}).encode())
-        if seen.headers.get("authorization") not in self.valid:
-            realm = self.realm.format(url=self.url)
-            scope = "repository:team/app:pull"
-            challenge = f'Bearer realm="{realm}",service="the service",scope="{scope}"'
-            return Reply(401, headers={"www-authenticate": challenge})
-        return Reply(200, _BLOB.content)
-
-
-async def test_a_token_is_fetched_once_and_used() -> None:
-    """For the scope that the challenge names, with the credentials; then kept."""
-    world = _TokenWorld()
-    async with _connected(world) as (server, registry):
-        world.url = server.url
-        for _ in range(3):
-            await registry.resolve_blob(_HERE, _BLOB.digest)
-        targets = [urlsplit(seen.target) for seen in server.seen]
-        assert [target.path.rpartition("/")[2] for target in targets] == [
-            *(str(_BLOB.digest), "token", str(_BLOB.digest), str(_BLOB.digest), str(_BLOB.digest)),
-        ]
-        assert parse_qsl(targets[1].query) == [("service", "the service"), ("scope", "repository:team/app:pull")]
-        assert server.seen[1].headers["authorization"] == _ALICE.basic
-
-
-async def test_a_token_that_is_no_longer_taken_is_replaced_once() -> None:
-    """Not for ever."""
-    world = _TokenWorld()
-    async with _connected(world) as (server, registry):
-        world.url = server.url
-        await registry.resolve_blob(_HERE, _BLOB.digest)
-        world.valid.clear()
-        await registry.resolve_blob(_HERE, _BLOB.digest)
-        world.valid = {f"Bearer never{n}" for n in range(10)}
-        before = len(server.seen)
-
-        def stubborn(seen: Seen) -> Reply:
-            world.valid = set()
-            return world(seen)
-
-        server.answer = stubborn
-        with pytest.raises(Unauthorized):
-            await registry.resolve_blob(_HERE, _BLOB.digest)
-        assert len(server.seen) - before == 3
-
-
-@pytest.mark.parametrize(
-    "realm", ["http://other.example/token", "ftp://127.0.0.1/", "", "token", "http://169.254.169.254/", "http://[x"]
-)
-async def test_a_realm_elsewhere_without_https_is_refused(realm: str) -> None:
-    """Rule P1: the credentials stay here."""
-    async with _connected(_TokenWorld(realm)) as (_, registry):
-        with pytest.raises(BadAnswer):
-            await registry.resolve_blob(_HERE, _BLOB.digest)
-
-
-@pytest.mark.parametrize(
-    ("status", "body", "error"),
-    [
-        (401, b"", Unauthorized),
-        (403, b"", Denied),
-        (200, b"{}", BadAnswer),
-        (200, b"[]", BadAnswer),
-        (200, b'{"token": "a\\r\\nb"}', BadAnswer),
-        (200, b'{"token": 5}', BadAnswer),
-        (200, b"x" * 70_000, BadAnswer),
-        (404, b"", BadAnswer),
-        (500, b"", OciError),
-    ],
-)
-async def test_a_token_service_may_fail(status: int, body: bytes, error: type[OciError]) -> None:
-    """With a clear error, and never with a header that was not one."""
-    world = _TokenWorld()
-
-    def answer(seen: Seen) -> Reply:
-        return Reply(status, body) if seen.target.startswith("/token") else world(seen)
-
-    async with _connected(answer) as (server, registry):
-        world.url = server.url
-        with pytest.raises(error):
-            await registry.resolve_blob(_HERE, _BLOB.digest)
-
-
-async def test_basic_is_answered_once() -> None:
-    """Then sent with every request; a second refusal is final."""
-
-    def answer(seen: Seen) -> Reply:
-        is_alice = seen.headers.get("authorization") == _ALICE.basic
-        return Reply(200, b"") if is_alice else Reply(401, headers={"www-authenticate": 'Basic realm="r"'})
-
-    async with _connected(answer) as (server, registry):
-        for _ in range(2):
-            await registry.resolve_blob(_HERE, _BLOB.digest)
-        assert len(server.seen) == 3
-    async with _connected(answer, Credentials("mallory", "x")) as (server, registry):
-        with pytest.raises(Unauthorized):
-            await registry.resolve_blob(_HERE, _BLOB.digest)
-        assert len(server.seen) == 2
-
-
-async def test_no_credentials_no_answer(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing is made up."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    async with _connected(_always(401, www_authenticate='Basic realm="r"'), None) as (server, registry):
-        with pytest.raises(Unauthorized):
-            await registry.resolve_blob(_HERE, _BLOB.digest)
-        assert "authorization" not in server.seen[0].headers
-
-
-def test_credentials_do_not_print() -> None:
-    """In no form."""
-    assert "s3cret" not in repr(_ALICE)
-
-
-@pytest.mark.parametrize(
-    ("key", "registry"),
-    [
-        ("registry.example:5000", "registry.example:5000"),
-        ("https://registry.example", "registry.example"),
-        ("https://index.docker.io/v1/", "registry-1.docker.io"),
-    ],
-)
-def test_docker_credentials_are_found(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, key: str, registry: str) -> None:
-    """By the registry's name; for no other port."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    auth = base64.b64encode(b"alice:s3cret:with:colons").decode()
-    (tmp_path / "config.json").write_text(json.dumps({"auths": {key: {"auth": auth}}}))
-    assert read_docker_config(registry) == Credentials("alice", "s3cret:with:colons")
-    assert read_docker_config("registry.example:5001") is None
-
-
-@pytest.mark.parametrize(
-    "content", ["", "[]", '{"auths": 1}', '{"auths": {"r": {"auth": "!!"}}}', '{"auths":{"r":[]}}']
-)
-def test_a_broken_credentials_file_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str) -> None:
-    """Instead of going on without."""
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    (tmp_path / "config.json").write_text(content)
-    with pytest.raises(Unauthorized, match="cannot be read"):
-        read_docker_config("r")
 
 
 async def test_several_tags_take_one_request_where_they_can() -> None:
