@@ -19,18 +19,17 @@ __all__ = ["GzipWriter"]
 _HEADER = b"\x1f\x8b\x08\0\0\0\0\0\0\xff"
 _BLOCK = 1024 * 1024
 _WINDOW = 32 * 1024
-# Level 6 takes twice as long and saves 3 % (measured on the standard library: 33 and 69 MB/s).
-_LEVEL = 4
 
 
 class GzipWriter:
     """Compresses what is written and hands it to ``sink``, in order, in the writer's thread.
 
-    Leaving the block normally ends the stream; memory stays below a few blocks per core.
+    Leaving the block normally ends the stream; memory stays below a few blocks per core. ``level``: zlib's, 1 to 9.
     """
 
-    def __init__(self, sink: Callable[[bytes], None]) -> None:
+    def __init__(self, sink: Callable[[bytes], None], *, level: int) -> None:
         self._sink = sink
+        self._level = level
         self._workers = os.cpu_count() or 1
         self._pool = ThreadPoolExecutor(self._workers)
         self._waiting: deque[Future[bytes]] = deque()
@@ -62,7 +61,7 @@ class GzipWriter:
             del self._block[:_BLOCK]
 
     def _submit(self, block: bytes, *, is_last: bool) -> None:
-        self._waiting.append(self._pool.submit(_deflate, block, self._before, is_last=is_last))
+        self._waiting.append(self._pool.submit(_deflate, block, self._before, self._level, is_last=is_last))
         self._before = block[-_WINDOW:]
         while len(self._waiting) > self._workers:
             self._sink(self._waiting.popleft().result())
@@ -74,6 +73,6 @@ class GzipWriter:
         self._sink(self._checksum.to_bytes(4, "little") + (self._size & 0xFFFFFFFF).to_bytes(4, "little"))
 
 
-def _deflate(block: bytes, before: bytes, *, is_last: bool) -> bytes:
-    deflater = zlib.compressobj(_LEVEL, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=before)
+def _deflate(block: bytes, before: bytes, level: int, *, is_last: bool) -> bytes:
+    deflater = zlib.compressobj(level, zlib.DEFLATED, -zlib.MAX_WBITS, zdict=before)
     return deflater.compress(block) + deflater.flush(zlib.Z_FINISH if is_last else zlib.Z_SYNC_FLUSH)

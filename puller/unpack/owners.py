@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from enum import Enum
 
-__all__ = ["ROOTLESS", "OwnerMode", "default_owners", "encode_owner", "has_all_rights"]
+__all__ = ["ROOTLESS", "OwnerMode", "decode_owner", "default_owners", "encode_owner", "has_all_rights"]
 
 ROOTLESS = b"user.rootlesscontainers"
 _NEEDED = (0, 1, 3, 21, 27, 31)
@@ -33,6 +33,20 @@ def default_owners() -> OwnerMode:
 def encode_owner(uid: int, gid: int) -> bytes:
     """The value of ``user.rootlesscontainers``: a protobuf message of two numbers, of which 0 is left out."""
     return b"".join(bytes((field << 3,)) + _varint(value) for field, value in ((1, uid), (2, gid)) if value)
+
+
+def decode_owner(raw: bytes) -> tuple[int, int] | None:
+    """The owner that ``encode_owner`` wrote; None if it is not of that form."""
+    numbers, at = {1: 0, 2: 0}, 0
+    while at < len(raw):
+        number, at = raw[at] >> 3 if raw[at] & 7 == 0 else 0, at + 1
+        value = shift = 0
+        while at < len(raw) and raw[at] & 0x80:
+            value, shift, at = value | (raw[at] & 0x7F) << shift, shift + 7, at + 1
+        if at == len(raw) or number not in numbers or shift > 28:
+            return None
+        numbers[number], at = value | raw[at] << shift, at + 1
+    return (numbers[1], numbers[2]) if max(numbers.values()) < 2**32 else None
 
 
 def _varint(value: int) -> bytes:
