@@ -60,7 +60,8 @@ Expect = Expectation | str
 
 @dataclass(frozen=True, slots=True)
 class ObjectInfo:
-    """One object. ``size``: bytes; ``version``: opaque, new with every write; ``modified``: Unix time, by the store."""
+    """One object. ``size``: bytes; ``version``: opaque, new with every write (or, see
+    ``Capabilities``, with every change); ``modified``: Unix time, by the store."""
 
     key: str
     size: int
@@ -91,10 +92,13 @@ class Capabilities:
 
     ``conditional_delete``: ``delete(expect=version)`` is honoured under a race.
     ``min_append``: bytes below which an append that is not the last costs extra (0: none).
+    ``versions_are_hashes``: writing the same bytes again is no new version, so whoever swaps and must not miss a write
+    in between puts a nonce into the value.
     """
 
     conditional_delete: bool
     min_append: int = 0
+    versions_are_hashes: bool = False
 
 
 @dataclass(frozen=True, slots=True)

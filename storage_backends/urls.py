@@ -11,7 +11,8 @@ __all__ = ["open_store"]
 
 
 async def open_store(url: str) -> ObjectStore:
-    """Opens the store that ``url`` names: a path, ``file:///path``, or ``memory:`` for one that forgets.
+    """Opens the store that ``url`` names: a path, ``file:///path``, ``s3://BUCKET/PREFIX?endpoint=...`` (the other
+    options are the fields of ``s3.Location``), or ``memory:`` for one that forgets.
 
     Raises:
         StorageError: there is no such kind of store, or it cannot keep what is promised.
@@ -19,7 +20,9 @@ async def open_store(url: str) -> ObjectStore:
     """
     parts = urlsplit(url)
     if parts.scheme == "s3":
-        raise StorageError("s3:// is not built yet: give a directory")
+        from moorage.storage_backends.s3 import Location, S3Store  # noqa: PLC0415  # the law
+
+        return await S3Store.open(Location.parse(url))
     if parts.scheme == "memory":
         from moorage.storage_backends.memory import MemoryStore  # noqa: PLC0415  # the law
 

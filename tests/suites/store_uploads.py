@@ -15,6 +15,9 @@ from tests.suites.store_content import MIB, chunks, content, listing, noted, out
 class UploadRules:
     """Bytes gather unseen and appear with the commit; offset and note change together."""
 
+    TICK = 0.01
+    """Seconds after which the store's clock has certainly moved."""
+
     async def test_upload(self, store: ObjectStore) -> None:
         """Bytes gather over several appends, unseen, and appear at the key with the commit."""
         upload = await store.create_upload("data/x", b"begun")
@@ -26,8 +29,9 @@ class UploadRules:
         assert await store.stat_upload(upload) == info
         with pytest.raises(KeyNotFound):
             await store.stat("data/x")
-        committed = await store.commit_upload(upload, 6)
-        assert committed == await store.stat("data/x")
+        committed, found = await store.commit_upload(upload, 6), await store.stat("data/x")
+        assert (committed.key, committed.size, committed.version) == ("data/x", 6, found.version)
+        assert found.modified == pytest.approx(committed.modified, abs=self.TICK)
         assert await content(store, "data/x") == b"abcdef"
 
     @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, MIB, 5 * MIB + 3])
@@ -170,11 +174,12 @@ class UploadRules:
     async def test_uploads_are_listed(self, store: ObjectStore) -> None:
         """Who expires uploads finds them in a list, with the time of their last progress."""
         idle, busy = await store.create_upload("a", b""), await store.create_upload("b", b"")
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(self.TICK)
         progress = await store.append_upload(busy, 0, chunks(b"x"), noted())
         times = {e.key: e.modified async for e in store.list(UPLOADS) if isinstance(e, ObjectInfo)}
         assert times.keys() == {UPLOADS + idle, UPLOADS + busy}
-        assert times[UPLOADS + idle] < times[UPLOADS + busy] == progress.modified
+        assert times[UPLOADS + idle] < times[UPLOADS + busy]
+        assert progress.modified == pytest.approx(times[UPLOADS + busy], abs=self.TICK)
 
     async def test_only_uploads_write_their_records(self, store: ObjectStore) -> None:
         """Nobody else puts, copies or deletes under ``uploads/``."""

@@ -11,6 +11,7 @@ import pytest
 from moorage.storage_backends.errors import StorageError
 from moorage.storage_backends.filesystem import FilesystemStore
 from moorage.storage_backends.memory import MemoryStore
+from moorage.storage_backends.s3 import Location
 from moorage.storage_backends.urls import open_store
 
 
@@ -45,7 +46,16 @@ async def test_memory() -> None:
 @pytest.mark.parametrize(
     ("url", "words"),
     [
-        ("s3://bucket/prefix", "not built yet"),
+        ("s3:///prefix", "write s3://BUCKET/PREFIX"),
+        ("s3://user:secret@bucket/prefix", "without user or password"),
+        ("s3://bucket/a//b", "components of letters"),
+        ("s3://bucket/a b", "components of letters"),
+        ("s3://bucket?endpiont=http://x", "unknown or empty option 'endpiont'"),
+        ("s3://bucket?region=", "unknown or empty option 'region'"),
+        ("s3://bucket?addressing=host", "addressing is one of auto, path, virtual"),
+        ("s3://bucket?endpoint=ftp://x", "endpoint is an http or https URL"),
+        ("s3://bucket?sse=rot13", "sse is one of"),
+        ("s3://bucket?kms_key=x", "kms_key goes with sse=aws:kms"),
         ("http://host/x", "no store is called http"),
         ("gs://bucket", "no store is called gs"),
         ("file://elsewhere/x", "no other host"),
@@ -67,3 +77,19 @@ def test_naming_a_store_loads_no_other() -> None:
     )
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert {name.rpartition(".")[2] for name in found.split()} == {"base", "errors", "urls"}
+
+
+def test_secrets_in_a_url_are_not_repeated() -> None:
+    """What somebody typed into a URL by mistake does not end in a log."""
+    with pytest.raises(StorageError) as caught:
+        Location.parse("s3://user:secret@bucket/prefix")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_bucket_with_everything() -> None:
+    """Every option has its place."""
+    url = "s3://images/team/a?endpoint=http://127.0.0.1:9000&region=eu-1&addressing=path&sse=aws:kms&kms_key=k1"
+    location = Location.parse(url)
+    assert (location.bucket, location.prefix, location.endpoint) == ("images", "team/a/", "http://127.0.0.1:9000")
+    assert (location.region, location.addressing) == ("eu-1", "path")
+    assert location.encryption == {"ServerSideEncryption": "aws:kms", "SSEKMSKeyId": "k1"}

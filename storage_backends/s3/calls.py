@@ -1,0 +1,154 @@
+"""Requests to an S3 server: the one place that knows boto3.
+
+Law of time: a request and its repetitions end within ``DEADLINE``; then the store is unavailable, and whoever waits is
+told so rather than hanging (promise F7). Law of threads: boto3 blocks, so every call runs in a pool of our own, as
+large as the connection pool.
+Law of repetition: only calls that mean the same twice are repeated here; ``Uncertain`` says that an answer was lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final, TypeVar
+
+import boto3
+from botocore.client import BaseClient
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from moorage.storage_backends.errors import StorageError, StorageFull, StorageUnavailable
+from moorage.storage_backends.s3.location import Location
+
+__all__ = ["DEADLINE", "Calls", "Refused", "Uncertain"]
+
+DEADLINE: Final = 9.0
+"""Seconds for one call with all its repetitions: a request is answered within 10 (issue 5)."""
+
+_CONNECTIONS: Final = 64
+_CONNECT_TIMEOUT: Final = 2.0
+_READ_TIMEOUT: Final = 5.0
+_ATTEMPTS: Final = 4
+_FIRST_DELAY: Final = 0.1
+_FULL = frozenset({"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "XMinioStorageFullDisk"})
+_FORBIDDEN = frozenset(
+    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled", "403"}
+)
+
+_Result = TypeVar("_Result")
+
+
+class Refused(StorageError):
+    """The server understood and said no. ``status``: of HTTP; ``code``: S3's own word for it."""
+
+    def __init__(self, operation: str, status: int, code: str) -> None:
+        self.status = status
+        self.code = code
+        super().__init__(f"S3 refused {operation}: {status} {code}")
+
+
+class Uncertain(StorageUnavailable):
+    """No answer, or none that tells whether the request was carried out."""
+
+
+class Calls:
+    """A client for one bucket; its methods are named as in boto3 and take its arguments."""
+
+    def __init__(self, location: Location) -> None:
+        self.bucket = location.bucket
+        self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="s3")
+        try:
+            self._client = _connect(location)
+        except (BotoCoreError, ValueError) as exc:
+            raise StorageError(f"{location}: {exc}") from exc
+
+    def close(self) -> None:
+        """Lets go of threads and connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        self._client.close()
+
+    async def repeat(self, operation: str, **arguments: Any) -> Any:
+        """The answer to a call that means the same twice.
+
+        Raises:
+            Refused: the server said no.
+            StorageUnavailable: it did not answer in time.
+        """
+        return await self.persist(lambda: self.once(operation, **arguments))
+
+    async def persist(self, attempt: Callable[[], Any]) -> Any:
+        """Awaits ``attempt()`` until its outcome is certain, with growing pauses, for at most ``DEADLINE``.
+
+        Raises:
+            StorageUnavailable: it never was.
+        """
+        failure: StorageUnavailable | None = None
+        try:
+            async with asyncio.timeout(DEADLINE):
+                for number in range(_ATTEMPTS):
+                    try:
+                        return await attempt()
+                    except Uncertain as exc:
+                        failure = exc
+                    await asyncio.sleep(random.uniform(0.5, 1.0) * _FIRST_DELAY * 4**number)  # noqa: S311 (no secret)
+        except TimeoutError:
+            failure = failure or StorageUnavailable(f"S3 did not answer within {DEADLINE:.0f} s")
+        raise StorageUnavailable(str(failure)) from failure
+
+    async def once(self, operation: str, **arguments: Any) -> Any:
+        """The answer to a call that is sent once.
+
+        Raises:
+            Refused: the server said no.
+            Uncertain: it may or may not have been carried out.
+        """
+        call = getattr(self._client, operation)
+        return await self.run(operation, lambda: call(Bucket=self.bucket, **arguments))
+
+    async def run(self, operation: str, work: Callable[[], _Result]) -> _Result:
+        """Runs blocking ``work`` in the pool, its failures told as ours."""
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except ClientError as exc:
+            raise _judge(operation, exc) from exc
+        except (NoCredentialsError, PartialCredentialsError) as exc:
+            raise StorageUnavailable(f"no credentials for S3: {exc}") from exc
+        except (BotoCoreError, OSError) as exc:
+            raise Uncertain(f"S3 {operation}: {exc}") from exc
+
+    def presign(self, arguments: dict[str, str], ttl: int) -> str:
+        """A URL that anyone may GET for ``ttl`` seconds."""
+        url: str = self._client.generate_presigned_url(
+            "get_object", Params={"Bucket": self.bucket, **arguments}, ExpiresIn=ttl
+        )
+        return url
+
+
+def _connect(location: Location) -> BaseClient:
+    config = Config(
+        signature_version="s3v4",  # presigned URLs too: several servers refuse the older form
+        s3={"addressing_style": location.addressing},
+        max_pool_connections=_CONNECTIONS,
+        connect_timeout=_CONNECT_TIMEOUT,
+        read_timeout=_READ_TIMEOUT,
+        retries={"total_max_attempts": 1, "mode": "standard"},  # we repeat, because we know what may be repeated
+        # boto3's trailing checksums are unknown to many servers; digests are ours to check.
+        request_checksum_calculation="when_required",
+        response_checksum_validation="when_required",
+    )
+    # Servers other than AWS mostly do not care for the region, but a signature names one.
+    region = location.region or ("us-east-1" if location.endpoint else None)
+    return boto3.session.Session().client("s3", endpoint_url=location.endpoint, region_name=region, config=config)
+
+
+def _judge(operation: str, error: ClientError) -> StorageError:
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    code = str(error.response.get("Error", {}).get("Code", ""))
+    if code in _FULL or status == 507:
+        return StorageFull(f"S3 has no room: {code}")
+    if status >= 500 or status in (408, 429) or code in ("SlowDown", "RequestTimeout", "OperationAborted"):
+        return Uncertain(f"S3 {operation}: {status} {code}")
+    if code in _FORBIDDEN:
+        return StorageUnavailable(f"S3 forbids {operation}: {code}")
+    return Refused(operation, status, code)

@@ -1,0 +1,140 @@
+"""S3's multipart uploads and the pieces of a tail: what an upload's record points at.
+
+Rule: an id of a multipart upload is kept in our record and never looked for, except to find what somebody left behind
+who died while making one; then the list of the one exact key is asked, which every server can answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Sequence
+from typing import Any, Final
+
+from moorage.storage_backends.base import ObjectInfo
+from moorage.storage_backends.errors import KeyNotFound, UploadNotFound
+from moorage.storage_backends.s3.calls import Calls, Refused
+from moorage.storage_backends.s3.location import Location
+from moorage.storage_backends.s3.objects import Objects
+from moorage.storage_backends.s3.record import Part, Piece, Record
+
+__all__ = ["Multipart"]
+
+_TAILS: Final = "tails/"
+_GONE = frozenset({"NoSuchUpload", "InvalidPart", "NoSuchKey"})
+
+
+class Multipart:
+    """Parts and pieces in the bucket."""
+
+    def __init__(self, calls: Calls, objects: Objects, location: Location) -> None:
+        self._calls = calls
+        self._objects = objects
+        self._encryption = location.encryption
+
+    async def create(self, key: str) -> str:
+        """Begins a multipart upload to ``key``; returns S3's id of it."""
+        answer = await self._calls.repeat(
+            "create_multipart_upload",
+            Key=self._objects.remote(key),
+            ContentType="application/octet-stream",
+            **self._encryption,
+        )
+        return str(answer["UploadId"])
+
+    async def send(self, key: str, multipart: str, number: int, data: bytes | bytearray) -> Part:
+        """Sends a part.
+
+        Raises:
+            UploadNotFound: it was aborted or completed meanwhile.
+        """
+        try:
+            answer = await self._calls.repeat(
+                "upload_part", Key=self._objects.remote(key), UploadId=multipart, PartNumber=number, Body=data
+            )
+        except Refused as exc:
+            raise _gone(exc) from exc
+        return Part(number, str(answer["ETag"]), len(data))
+
+    async def complete(self, key: str, multipart: str, parts: Sequence[Part], size: int) -> ObjectInfo:
+        """Makes the object of its parts. Where S3 no longer knows the upload, an object of its size is the outcome of
+        an earlier call whose answer was lost.
+
+        Raises:
+            UploadNotFound: neither the upload nor such an object is there.
+        """
+        listed = {"Parts": [{"PartNumber": part.number, "ETag": part.etag} for part in parts]}
+        try:
+            await self._calls.repeat(
+                "complete_multipart_upload", Key=self._objects.remote(key), UploadId=multipart, MultipartUpload=listed
+            )
+        except Refused as exc:
+            if exc.code not in _GONE:
+                raise
+            return await self._completed_before(key, size)
+        return await self._objects.stat(key)
+
+    async def _completed_before(self, key: str, size: int) -> ObjectInfo:
+        try:
+            info = await self._objects.stat(key)
+        except KeyNotFound:
+            raise UploadNotFound(key) from None
+        if info.size != size:
+            raise UploadNotFound(key)
+        return info
+
+    async def put_piece(self, upload: str, data: bytes) -> Piece:
+        """Stores a piece of a tail under a name of its own."""
+        key = f"{_TAILS}{upload}.{secrets.token_hex(8)}"
+        await self._objects.put(key, data)
+        return Piece(key, len(data))
+
+    async def read_pieces(self, pieces: Sequence[Piece]) -> bytes:
+        """The bytes of the pieces.
+
+        Raises:
+            UploadNotFound: one is gone, and so is the upload.
+        """
+        return b"".join(await asyncio.gather(*map(self._read_piece, pieces)))
+
+    async def _read_piece(self, piece: Piece) -> bytes:
+        try:
+            reading = await self._objects.read(piece.key)
+        except KeyNotFound:
+            raise UploadNotFound(piece.key) from None
+        try:
+            return b"".join([chunk async for chunk in reading])
+        finally:
+            reading.close()
+
+    async def drop_pieces(self, pieces: Sequence[Piece]) -> None:
+        """Removes pieces that nothing points at any more."""
+        await asyncio.gather(*(self._objects.delete(piece.key) for piece in pieces))
+
+    async def drop(self, record: Record) -> None:
+        """Removes all that an upload left which will never be completed."""
+        if record.multipart is not None:
+            await self.abort(record.key, record.multipart)
+        if record.opening:
+            await self.abort_strays(record.key)
+        await self.drop_pieces(record.tail)
+
+    async def abort(self, key: str, multipart: str) -> None:
+        """Drops a multipart upload and its parts. Idempotent."""
+        try:
+            await self._calls.repeat("abort_multipart_upload", Key=self._objects.remote(key), UploadId=multipart)
+        except Refused as exc:
+            if exc.code != "NoSuchUpload":
+                raise
+
+    async def abort_strays(self, key: str) -> None:
+        """Drops every multipart upload to ``key``."""
+        remote = self._objects.remote(key)
+        answer: dict[str, Any] = await self._calls.repeat("list_multipart_uploads", Prefix=remote)
+        for one in answer.get("Uploads", ()):
+            if one["Key"] == remote:
+                await self.abort(key, one["UploadId"])
+
+
+def _gone(refused: Refused) -> Exception:
+    return UploadNotFound(refused.code) if refused.code in _GONE else refused

@@ -1,0 +1,78 @@
+"""Records of open uploads, by the id of the upload, changed by compare-and-swap."""
+
+from __future__ import annotations
+
+from moorage.storage_backends.base import ABSENT, UploadInfo
+from moorage.storage_backends.errors import Conflict, KeyNotFound, OffsetMismatch, StorageError, UploadNotFound
+from moorage.storage_backends.s3.objects import Objects
+from moorage.storage_backends.s3.record import Held, Record
+from moorage.storage_backends.upload_record import record_key
+
+__all__ = ["Records", "describe_upload"]
+
+
+class Records:
+    """The records below ``uploads/``."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+
+    async def create(self, upload: str, record: Record) -> None:
+        """Stores the first record of an upload."""
+        await self._objects.put(record_key(upload), record.encode(), expect=ABSENT)
+
+    async def read(self, upload: str) -> Held:
+        """The record of an upload that is not over.
+
+        Raises:
+            UploadNotFound: there is none.
+        """
+        try:
+            reading = await self._objects.read(record_key(upload))
+        except KeyNotFound:
+            raise UploadNotFound(upload) from None
+        try:
+            record = Record.decode(upload, b"".join([chunk async for chunk in reading]))
+        finally:
+            reading.close()
+        if record.state == "gone":
+            raise UploadNotFound(upload)
+        return Held(record, reading.info.version, reading.info.modified)
+
+    async def swap(self, upload: str, held: Held, record: Record) -> Held:
+        """Puts ``record`` in the place of what is held.
+
+        Raises:
+            Conflict: it is no longer there.
+        """
+        info = await self._objects.put(record_key(upload), record.encode(), expect=held.version)
+        return Held(record, info.version, info.modified)
+
+    async def lost(self, upload: str) -> StorageError:
+        """What to tell whoever lost a swap: where the upload stands now, or that it is over."""
+        try:
+            held = await self.read(upload)
+        except UploadNotFound as exc:
+            return exc
+        return OffsetMismatch(held.record.offset) if held.record.state == "open" else UploadNotFound(upload)
+
+    async def close(self, upload: str, held: Held) -> None:
+        """Ends the upload and removes its record.
+
+        Raises:
+            UploadNotFound: somebody else ended it.
+        """
+        try:
+            await self.swap(upload, held, Record(held.record.key, b"", state="gone"))
+        except Conflict:
+            raise UploadNotFound(upload) from None
+        await self.forget(upload)
+
+    async def forget(self, upload: str) -> None:
+        """Removes the record."""
+        await self._objects.delete(record_key(upload))
+
+
+def describe_upload(held: Held) -> UploadInfo:
+    """The record as the port tells it."""
+    return UploadInfo(held.record.key, held.record.offset, held.record.note, held.modified)

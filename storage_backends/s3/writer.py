@@ -1,0 +1,177 @@
+"""One append on its way into S3.
+
+Law: nothing of it counts until the record was swapped at its end, so of several writers at one offset one wins, whole.
+Law of memory: at most two parts of it are held, one that fills and one that is on its way, and all appends of a process
+share one budget: who finds it spent does not read from his client until there is room.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from moorage.storage_backends.base import UploadInfo
+from moorage.storage_backends.errors import Conflict, StorageError
+from moorage.storage_backends.s3.multipart import Multipart
+from moorage.storage_backends.s3.record import PART, Held, Part, Piece
+from moorage.storage_backends.s3.records import Records, describe_upload
+from msgspec.structs import replace
+
+__all__ = ["Budget", "Writer"]
+
+_EXTENT: Final = 16
+"""Numbers of parts reserved at once: one swap for 192 MiB, and all that a writer who dies wastes."""
+
+_MANY_PIECES: Final = 32
+_UNBUDGETED: Final = 64 * 1024
+
+
+class Budget:
+    """Memory for parts, shared by all appends of a process. ``size``: bytes."""
+
+    def __init__(self, size: int) -> None:
+        self._free = asyncio.Semaphore(max(2, size // PART))
+
+    async def take(self) -> None:
+        """Waits for room for a part."""
+        await self._free.acquire()
+
+    async def try_take(self) -> bool:
+        """Takes room for a part if there is some right now."""
+        return not self._free.locked() and await self._free.acquire()
+
+    def give_back(self, parts: int) -> None:
+        """Room for this many parts is free again."""
+        for _ in range(parts):
+            self._free.release()
+
+
+class Writer:
+    """Takes the bytes of one append. ``close`` it whatever happens."""
+
+    def __init__(self, upload: str, held: Held, *, records: Records, multipart: Multipart, budget: Budget) -> None:
+        self._upload = upload
+        self._held = held
+        self._records = records
+        self._multipart = multipart
+        self._budget = budget
+        self._rooms = 0
+        self._buffer = bytearray()
+        self._tail = held.record.tail
+        self._parts = list(held.record.parts)
+        self._id = held.record.multipart
+        self._numbers = range(0)
+        self._sending: asyncio.Task[Part] | None = None
+
+    async def add(self, chunk: bytes) -> None:
+        """Takes bytes, and sends a part when one is full.
+
+        Raises:
+            OffsetMismatch, UploadNotFound: another writer has the upload, or it is over.
+        """
+        view = memoryview(chunk)
+        while view:
+            if not self._rooms and len(self._buffer) + len(view) > _UNBUDGETED:
+                await self._budget.take()
+                self._rooms = 1
+            missing = PART - self._carried - len(self._buffer)
+            self._buffer += view[:missing]
+            view = view[missing:]
+            if self._carried + len(self._buffer) == PART:
+                await self._send()
+
+    @property
+    def _carried(self) -> int:
+        """Bytes of the tail that go before what is in the buffer; none once they are on their way in a part."""
+        return sum(piece.size for piece in self._tail) if self._sending is None else 0
+
+    async def _send(self) -> None:
+        """Sends a full part, while the next one fills if there is memory for two."""
+        await self._settle()
+        data: bytes | bytearray = self._buffer
+        if self._tail:
+            data = await self._multipart.read_pieces(self._tail) + self._buffer
+        number = await self._next_number()
+        self._buffer = bytearray()
+        self._sending = asyncio.create_task(self._multipart.send(self._held.record.key, str(self._id), number, data))
+        if self._rooms == 1 and await self._budget.try_take():
+            self._rooms = 2
+        if self._rooms < 2:
+            await self._settle()
+
+    async def _settle(self) -> None:
+        """Waits for the part that is on its way; what comes behind one that failed is of no use."""
+        if self._sending is None:
+            return
+        await asyncio.wait([self._sending])  # when the append is cancelled the part goes on, and ``finish`` has it
+        sending, self._sending = self._sending, None
+        try:
+            self._parts.append(sending.result())
+        except StorageError:
+            self._buffer = bytearray()
+            raise
+        self._tail = ()
+
+    async def _next_number(self) -> int:
+        """A part number that nobody else was ever given, in a multipart upload that exists."""
+        if not self._numbers:
+            first = self._held.record.next
+            is_new = self._id is None
+            await self._swap(next=first + _EXTENT, opening=is_new or self._held.record.opening)
+            self._numbers = range(first, first + _EXTENT)
+            if is_new:
+                if self._held.record.opening:
+                    await self._multipart.abort_strays(self._held.record.key)
+                self._id = await self._multipart.create(self._held.record.key)
+        number, self._numbers = self._numbers[0], self._numbers[1:]
+        return number
+
+    async def _swap(self, **changes: object) -> None:
+        try:
+            self._held = await self._records.swap(self._upload, self._held, replace(self._held.record, **changes))
+        except Conflict:
+            raise await self._records.lost(self._upload) from None
+
+    async def finish(self, note: Callable[[int], bytes]) -> UploadInfo:
+        """Makes what arrived count.
+
+        Raises:
+            OffsetMismatch, UploadNotFound: another writer has the upload, or it is over; nothing counts.
+        """
+        await self._settle()
+        before = self._held.record.tail
+        tail = await self._write_tail()
+        size = sum(part.size for part in self._parts) + sum(piece.size for piece in tail)
+        unused = {"next": self._numbers[0]} if self._numbers else {}
+        made = {"multipart": self._id, "opening": False} if self._id else {}
+        try:
+            await self._swap(parts=tuple(self._parts), tail=tail, note=note(size), **unused, **made)
+        except StorageError:
+            await self._undo(tail)
+            raise
+        await self._multipart.drop_pieces([piece for piece in before if piece not in tail])
+        return describe_upload(self._held)
+
+    async def _write_tail(self) -> tuple[Piece, ...]:
+        """The tail with what is left in the buffer; many pieces become one."""
+        left = bytes(self._buffer)
+        if not left:
+            return self._tail
+        if len(self._tail) < _MANY_PIECES:
+            return *self._tail, await self._multipart.put_piece(self._upload, left)
+        return (await self._multipart.put_piece(self._upload, await self._multipart.read_pieces(self._tail) + left),)
+
+    async def _undo(self, tail: tuple[Piece, ...]) -> None:
+        """Removes what only we could have made count."""
+        await self._multipart.drop_pieces([piece for piece in tail if piece not in self._held.record.tail])
+        if self._id is not None and self._held.record.multipart is None:
+            await self._multipart.abort(self._held.record.key, self._id)
+
+    async def close(self) -> None:
+        """Lets go of memory, and of a part that is still on its way."""
+        if self._sending is not None:
+            self._sending.cancel()
+            await asyncio.wait([self._sending])
+        self._budget.give_back(self._rooms)
+        self._rooms = 0

@@ -1,0 +1,112 @@
+"""Real S3 servers on loopback, each over a directory of its own: MinIO and versitygw, built as Go tools.
+
+Law: a free port of 127.0.0.1, keys made up for the run, stopped again; a test that finds no server says which.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import boto3
+import pytest
+from botocore.config import Config
+
+__all__ = ["SERVERS", "S3Server", "running"]
+
+_START = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class S3Server:
+    """A server that runs. ``environment``: the credentials, as boto3 reads them."""
+
+    name: str
+    endpoint: str
+    environment: dict[str, str]
+
+    def bucket(self) -> str:
+        """Makes a bucket and returns its name."""
+        name = f"test-{secrets.token_hex(6)}"
+        client = boto3.client(
+            "s3",
+            endpoint_url=self.endpoint,
+            region_name="us-east-1",
+            aws_access_key_id=self.environment["AWS_ACCESS_KEY_ID"],
+            aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
+            config=Config(s3={"addressing_style": "path"}),
+        )
+        client.create_bucket(Bucket=name)
+        client.close()
+        return name
+
+    def url(self, bucket: str, prefix: str = "") -> str:
+        """What ``--root`` takes."""
+        return f"s3://{bucket}/{prefix}?endpoint={self.endpoint}&addressing=path"
+
+
+def _minio(place: Path, port: int, key: str, secret: str) -> tuple[list[str], dict[str, str]]:
+    environment = {"MINIO_ROOT_USER": key, "MINIO_ROOT_PASSWORD": secret, "MINIO_CI_CD": "1", "HOME": str(place)}
+    return ["minio", "server", "--quiet", "--address", f"127.0.0.1:{port}", str(place / "data")], environment
+
+
+def _versitygw(place: Path, port: int, key: str, secret: str) -> tuple[list[str], dict[str, str]]:
+    (place / "data").mkdir()
+    environment = {"ROOT_ACCESS_KEY": key, "ROOT_SECRET_KEY": secret}
+    return ["versitygw", "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(place / "data")], environment
+
+
+SERVERS: dict[str, Callable[[Path, int, str, str], tuple[list[str], dict[str, str]]]] = {
+    "minio": _minio,
+    "versitygw": _versitygw,
+}
+"""How each is started."""
+
+
+@contextmanager
+def running(name: str, place: Path) -> Iterator[S3Server]:
+    """Runs the server called ``name`` over ``place`` until the block ends."""
+    if shutil.which(name) is None:
+        pytest.skip(f"{name} is not installed (.ci/run builds it as a Go tool)")
+    port, key, secret = _free_port(), f"key{secrets.token_hex(8)}", secrets.token_hex(16)
+    program = str(shutil.which(name))
+    command, environment = SERVERS[name](place, port, key, secret)
+    with (place / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, *command[1:]], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
+        )
+    endpoint = f"http://127.0.0.1:{port}"
+    try:
+        _await(process, endpoint, place / "log")
+        yield S3Server(name, endpoint, {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret})
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _await(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
+    deadline = time.monotonic() + _START
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(endpoint, timeout=5).close()  # noqa: S310 (our own server)
+        except urllib.error.HTTPError:
+            return  # it answers; that it does not know us is as it should be
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"no answer from {process.args!r}: {log.read_text(errors='replace')[-2000:]}")
