@@ -147,18 +147,20 @@ class PlainResponse:
             raise
 
     def _pour(self, sink: Sink) -> int:
-        buffer, filled, total = memoryview(bytearray(_BUFFER)), 0, 0
-        flushed, pace = time.monotonic(), _Pace(self._connection.timeouts)
-        while size := self._read(buffer[filled:]):
-            filled, total, now = filled + size, total + size, time.monotonic()
-            pace.note(size, now)
-            if filled == _BUFFER or now - flushed > _FLUSH_SECONDS:
-                if not sink(buffer[:filled]):
-                    return total
-                filled, flushed = 0, now
-        if filled:
-            sink(buffer[:filled])
-        return total
+        buffer, filled, flushed = memoryview(bytearray(_BUFFER)), 0, time.monotonic()
+        pace = _Pace(self._connection.timeouts)
+        try:
+            while size := self._read(buffer[filled:]):
+                filled, now = filled + size, time.monotonic()
+                pace.note(size, now)
+                if filled == _BUFFER or now - flushed > _FLUSH_SECONDS:
+                    piece, filled, flushed = buffer[:filled], 0, now
+                    if not sink(piece):
+                        break
+        finally:
+            if filled:  # what came before a failure is worth as much as the rest
+                sink(buffer[:filled])
+        return 0
 
     def _read(self, buffer: memoryview) -> int:
         """One read of the socket into the buffer; 0 at the end of the body."""

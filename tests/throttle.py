@@ -34,9 +34,15 @@ class Line:
         """Serves one connection."""
         await asyncio.sleep(2 * self.delay)  # the handshake
         far_reader, far_writer = await asyncio.open_connection(self.host, self.port, limit=_PIECE)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._pump(reader, far_writer, float("inf")))
-            group.create_task(self._pump(far_reader, writer, self.rate))
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._pump(reader, far_writer, float("inf")))
+                group.create_task(self._pump(far_reader, writer, self.rate))
+        except* ConnectionError:
+            pass  # one side is gone, which is told to the other
+        finally:
+            writer.close()
+            far_writer.close()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, rate: float) -> None:
         line: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(maxsize=64)  # 4 MiB in flight
@@ -48,12 +54,13 @@ class Line:
                 due = max(entered + self.delay, free)
                 free = due + len(piece) / rate
                 await asyncio.sleep(max(0.0, due - time.monotonic()))
-                with contextlib.suppress(ConnectionError):
-                    if not piece:
-                        writer.close()
-                        return
-                    writer.write(piece)
-                    await writer.drain()
+                if not piece:
+                    writer.close()
+                    return
+                if writer.is_closing():
+                    raise ConnectionError
+                writer.write(piece)
+                await writer.drain()
 
     async def _enter(self, reader: asyncio.StreamReader, line: asyncio.Queue[tuple[float, bytes]]) -> None:
         piece = b"-"

@@ -59,9 +59,10 @@ class Division:
         return span
 
     def done(self, span: Span) -> None:
-        """A span ended; what it did not bring is a gap again."""
+        """A span ended; what it did not bring is a gap again, unless another connection brings that too."""
         self._spans.remove(span)
-        if span.size > 0:
+        is_covered = any(other.position <= span.position and span.stop <= other.stop for other in self._spans)
+        if span.size > 0 and not is_covered:
             self._gaps = sorted([*self._gaps, (span.position, span.stop)])
 
     def make_room(self, workers: int) -> bool:
