@@ -75,7 +75,7 @@ class SpanBody(Protocol):
 @dataclass(frozen=True, slots=True)
 class Request:
     """One request. ``idempotent``: sending it twice means the same as once; ``patient``: it is repeated here where that
-    is harmless, and not by its caller.
+    is harmless, and not by its caller; ``is_guarded``: it must not reach an address of this network.
     """
 
     method: str
@@ -84,6 +84,7 @@ class Request:
     body: bytes | SpanBody | AsyncIterable[bytes] | None = None
     idempotent: bool = True
     patient: bool = True
+    is_guarded: bool = False
 
     @property
     def is_replayable(self) -> bool:

@@ -11,7 +11,7 @@ from urllib.parse import urljoin, urlsplit
 
 from moorage.puller.errors import BadAnswer
 
-__all__ = ["Origin", "check_hop", "follow", "is_loopback", "is_machine_local", "redact"]
+__all__ = ["Origin", "check_hop", "follow", "is_loopback", "is_machine_local", "is_public", "redact"]
 
 _PORTS = {"http": 80, "https": 443}
 
@@ -61,6 +61,12 @@ def is_machine_local(host: str) -> bool:
     """True for loopback and for link-local addresses, where clouds keep their secrets; no name is looked up."""
     address = _parse_address(host)
     return is_loopback(host) or (address is not None and address.is_link_local)
+
+
+def is_public(host: str) -> bool:
+    """False for an address, or the name ``localhost``, that only this machine or this network knows; no look-up."""
+    address = _parse_address(host)
+    return not is_loopback(host) and (address is None or address.is_global)
 
 
 def check_hop(here: Origin, there: Origin) -> None:

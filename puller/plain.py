@@ -20,7 +20,7 @@ from urllib.parse import quote, urlsplit
 
 from moorage.puller.errors import BadAnswer
 from moorage.puller.messages import Request, SendFailure, Sink, SpanBody, Timeouts
-from moorage.puller.origins import Origin, redact
+from moorage.puller.origins import Origin, is_public, redact
 from moorage.puller.route import FindRoute, Route
 from moorage.puller.threads import in_thread
 
@@ -247,6 +247,8 @@ class _Connection:
             BadAnswer: the URL cannot be sent.
         """
         http = self._connected()
+        if request.is_guarded and self._route.proxy is None and not is_public(http.sock.getpeername()[0]):
+            raise BadAnswer(f"{redact(request.url)}: is at an address of this network")  # nothing was sent yet
         # A body may take as long as it moves: every write has its own limit.
         self.deadline = float("inf") if isinstance(request.body, SpanBody) else self._answer_deadline()
         failure = self._send(http, request, defaults)

@@ -9,7 +9,7 @@ in a URL of ours and cannot lead anywhere but to uploads of its repository.
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Self, TypeVar
 
@@ -96,6 +96,15 @@ class RemoteRegistry:
             login = Login(transport, host.origin, keychain or Keychain.default(), realms=host.realms)
             yield cls(Wire(transport, host.origin, login))
 
+    async def ping(self) -> None:
+        """Returns if this is a registry and it lets us in.
+
+        Raises:
+            Unauthorized, Denied: it does not.
+        """
+        async with self._wire.call(routes.Ping()):
+            pass
+
     async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
         """See ``Reader``; the registry judges by our rights whether we may rely on it for a push."""
         async with self._wire.call(routes.HeadBlob(repository, digest)) as answer:
@@ -121,12 +130,21 @@ class RemoteRegistry:
             skipped = 0 if is_range(answer, start, stop) else start
             yield RemoteBlob(blob, cut(answer.chunks(), skip=skipped, take=stop - start))
 
-    def get_blob(
+    @asynccontextmanager
+    async def get_blob(
         self, repository: RepositoryName, blob: Descriptor, *, start: int, stop: int
-    ) -> AbstractAsyncContextManager[Answer]:
-        """The answer to a GET of these bytes, not judged, after one attempt: what ``fetch.BlobSource`` asks for."""
+    ) -> AsyncIterator[Answer]:
+        """The answer to a GET of these bytes, not judged, after one attempt: what ``fetch.BlobSource`` asks for.
+
+        A foreign layer that the registry does not have is asked for at its ``urls``.
+        """
         headers = {} if (start, stop) == (0, blob.size) else {"Range": f"bytes={start}-{stop - 1}"}
-        return self._wire.ask(routes.GetBlob(repository, blob.digest), headers=headers)
+        async with self._wire.ask(routes.GetBlob(repository, blob.digest), headers=headers) as answer:
+            if answer.status != 404 or not blob.urls:
+                yield answer
+                return
+        async with self._wire.ask_elsewhere(blob.urls, headers=headers) as answer:
+            yield answer
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``. Asks with HEAD; reads the manifest where the answer leaves something out."""

@@ -7,13 +7,14 @@ repetition; a body that cannot be sent twice is therefore preceded by a request 
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterable, AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import replace
 from http import HTTPStatus
 
 from moorage.auth.scope import Scope
 from moorage.puller.errors import BadAnswer
+from moorage.puller.foreign import ask_elsewhere
 from moorage.puller.login import Login
 from moorage.puller.messages import SpanBody
 from moorage.puller.origins import Origin, follow, redact
@@ -100,6 +101,10 @@ class Wire:
         url = f"{self.origin}{path}{'?' if query else ''}{query}"
         async with self._ask(endpoint, Request(method, url, headers, patient=False)) as answer:
             yield answer
+
+    def ask_elsewhere(self, urls: Sequence[str], *, headers: Mapping[str, str]) -> AbstractAsyncContextManager[Answer]:
+        """See ``foreign``; our credentials stay here."""
+        return ask_elsewhere(self._transport, urls, registry=self.origin, headers=headers)
 
     @asynccontextmanager
     async def _ask(self, endpoint: routes.Endpoint, request: Request) -> AsyncIterator[Answer]:

@@ -5,6 +5,7 @@ Rule: one validator for every descriptor anywhere in a manifest (rule A6); sizes
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +63,11 @@ class Platform:
 
 @dataclass(frozen=True, slots=True)
 class Descriptor:
-    """A typed, sized pointer to content (image-spec descriptor.md). ``size``: bytes."""
+    """A typed, sized pointer to content (image-spec descriptor.md). ``size``: bytes.
+
+    ``urls``: where else the content may be, unchecked; nobody is asked who need not be (rule N1). ``data``: the content
+    itself, as it is claimed to be. Neither is written again by ``to_json``.
+    """
 
     media_type: str
     digest: Digest
@@ -70,10 +75,12 @@ class Descriptor:
     artifact_type: str | None = None
     annotations: Mapping[str, str] | None = None
     platform: Platform | None = None
+    urls: tuple[str, ...] = ()
+    data: bytes | None = None
 
     @classmethod
     def from_json(cls, raw: object, *, field: str) -> Descriptor:
-        """The descriptor written at ``field`` of a manifest; unknown members and ``urls`` are ignored (rule N1).
+        """The descriptor written at ``field`` of a manifest; unknown members are ignored.
 
         Raises:
             ManifestInvalid: which member of which descriptor is wrong.
@@ -88,6 +95,8 @@ class Descriptor:
             check_media_type(artifact_type, field=f"{field}.artifactType") if artifact_type else None,
             check_annotations(raw.get("annotations"), field=f"{field}.annotations"),
             Platform.from_json(raw["platform"], field=f"{field}.platform") if raw.get("platform") else None,
+            _urls(raw.get("urls")),
+            _data(raw.get("data")),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -122,6 +131,19 @@ def _check_digest(raw: object, *, field: str) -> Digest:
         return Digest.parse(raw)
     except DigestInvalid as exc:
         raise ManifestInvalid(f"{field}: {exc.message}", detail={"field": field, "digest": raw[:256]}) from None
+
+
+def _urls(raw: object) -> tuple[str, ...]:
+    """The URLs; what is no list of text is no offer."""
+    return tuple(raw) if isinstance(raw, list) and all(isinstance(url, str) for url in raw) else ()
+
+
+def _data(raw: object) -> bytes | None:
+    """The embedded content; what is no base64 is none."""
+    try:
+        return base64.b64decode(raw, validate=True) if isinstance(raw, str) else None
+    except ValueError:
+        return None
 
 
 def _check_size(raw: object, *, field: str) -> int:
