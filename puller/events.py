@@ -30,6 +30,7 @@ __all__ = [
     "Times",
     "UnpackProgress",
     "Waiting",
+    "Warned",
     "ignore",
 ]
 
@@ -55,6 +56,13 @@ class Times:
             self.inflate + other.inflate,
             self.disk + other.disk,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Warned:
+    """Something that people should know before they trust the result: no encryption, a certificate not checked."""
+
+    message: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +179,8 @@ class Finished:
 
 
 Event = (
-    Packed
+    Warned
+    | Packed
     | Resolved
     | Waiting
     | BlobStarted

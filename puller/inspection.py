@@ -7,20 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage.puller.show.text import human_size
-from moorage.puller.transfer import Place, find_image
-from moorage.registry.oci import (
-    MANIFEST_LIMIT,
-    Descriptor,
-    ImageIndex,
-    ImageManifest,
-    ManifestInvalid,
-    Platform,
-    TagOrDigest,
-    parse_json,
-    read_limited,
-)
+from moorage.registry.oci import Descriptor, ImageIndex, ImageManifest
 
-__all__ = ["Inspection", "inspect_image"]
+__all__ = ["Inspection"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +55,3 @@ class Inspection:
         yield "total", human_size(sum(layer.size for layer in self._layers)) if self._layers else ""
         for key, value in sorted((self.document.annotations or {}).items()):
             yield "annotation", f"{key}={value}"
-
-
-async def inspect_image(name: str, place: Place, target: TagOrDigest, platform: Platform | None) -> Inspection:
-    """Reads the manifest and, if there is one in JSON, the config.
-
-    Raises:
-        ManifestUnknown: there is no such image.
-        NoMatchingPlatform: the index has none for ``platform``.
-    """
-    manifest = await find_image(place, target, platform)
-    document = manifest.document
-    config = await _read_config(place, document) if isinstance(document, ImageManifest) else {}
-    return Inspection(name, manifest.descriptor, document, config)
-
-
-async def _read_config(place: Place, image: ImageManifest) -> Mapping[str, Any]:
-    if not image.config.media_type.endswith("json") or image.config.size > MANIFEST_LIMIT:
-        return {}
-    async with place.registry.read_blob(place.repository, image.config.digest) as stream:
-        content = await read_limited(stream, MANIFEST_LIMIT)
-    try:
-        config = parse_json(content)
-    except ManifestInvalid:
-        return {}  # an artifact may have anything for a config
-    return config if isinstance(config, dict) else {}

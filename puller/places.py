@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 import os
-from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
-from moorage.puller.errors import BadReference, ImageError
+from moorage.puller.connections import Connections
+from moorage.puller.errors import ImageError
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.remote import RemoteRegistry
+from moorage.puller.references import parse_reference, parse_target
 from moorage.puller.transfer import Place
-from moorage.registry.oci import (
-    DigestInvalid,
-    NameInvalid,
-    Reference,
-    RepositoryName,
-    Tag,
-    TagInvalid,
-    TagOrDigest,
-    parse_tag_or_digest,
-)
+from moorage.registry.oci import RepositoryName, Tag, TagOrDigest
 
-__all__ = ["Connections", "Spot", "is_layout", "parse_layout", "parse_reference"]
+__all__ = ["Spot", "find_spot", "is_layout", "parse_layout"]
 
 _PREFIX = "oci:"
 _THE_REPOSITORY = RepositoryName("layout")
@@ -44,43 +33,21 @@ class Spot:
         return [self.target] if isinstance(self.target, Tag) else []
 
 
-class Connections:
-    """Registries in use, one connection pool each, so that a copy within one registry is seen as such."""
+async def find_spot(connections: Connections, text: str, *, create: bool = False) -> Spot:
+    """The place that ``text`` means.
 
-    def __init__(self) -> None:
-        self._stack = AsyncExitStack()
-        self._remotes: dict[str, RemoteRegistry] = {}
+    Args:
+        create: a layout that does not exist is made.
 
-    async def __aenter__(self) -> Self:
-        await self._stack.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._stack.__aexit__(kind, exc, trace)
-
-    async def remote(self, registry: str) -> RemoteRegistry:
-        """The registry at ``host`` or ``host:port``."""
-        if registry not in self._remotes:
-            self._remotes[registry] = await self._stack.enter_async_context(RemoteRegistry.connect(registry))
-        return self._remotes[registry]
-
-    async def find(self, text: str, *, create: bool = False) -> Spot:
-        """The place that ``text`` means.
-
-        Args:
-            create: a layout that does not exist is made.
-
-        Raises:
-            BadReference: it is not well written.
-            LayoutInvalid: the directory is no layout.
-        """
-        if text.startswith(_PREFIX):
-            return parse_layout(text.removeprefix(_PREFIX), create=create)
-        reference = parse_reference(text)
-        place = Place(await self.remote(reference.registry), reference.repository)
-        return Spot(place, reference.target, str(reference))
+    Raises:
+        BadReference: it is not well written.
+        LayoutInvalid: the directory is no layout.
+    """
+    if text.startswith(_PREFIX):
+        return parse_layout(text.removeprefix(_PREFIX), create=create)
+    reference = parse_reference(text)
+    place = Place(await connections.remote(reference.registry), reference.repository)
+    return Spot(place, reference.target, str(reference))
 
 
 def is_layout(path: str) -> bool:
@@ -108,23 +75,4 @@ def parse_layout(text: str, *, create: bool = False) -> Spot:
         view = ImageLayout.of_registry(files, reference.registry)
         return Spot(Place(view, reference.repository), reference.target, f"{path}:{name}")
     view = ImageLayout.of_tags(files, _THE_REPOSITORY)
-    return Spot(Place(view, _THE_REPOSITORY), _parse_target(name), f"{path}:{name}")
-
-
-def parse_reference(text: str) -> Reference:
-    """The reference that a person typed.
-
-    Raises:
-        BadReference: it is not well written; the message says which part.
-    """
-    try:
-        return Reference.parse(text)
-    except (NameInvalid, TagInvalid, DigestInvalid) as exc:
-        raise BadReference(f"{text}: {exc.message}") from exc
-
-
-def _parse_target(text: str) -> TagOrDigest:
-    try:
-        return parse_tag_or_digest(text)
-    except (TagInvalid, DigestInvalid) as exc:
-        raise BadReference(f"{text}: {exc.message}") from exc
+    return Spot(Place(view, _THE_REPOSITORY), parse_target(name), f"{path}:{name}")

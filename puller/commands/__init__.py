@@ -2,7 +2,7 @@
 
     fetching   pull unpack                sending   push copy delete
     looking    tags inspect               keeping   images history tag rm prune verify
-    arguments  what several of them parse
+    accounts   login logout explain-auth  arguments  what several of them parse
 
 Law: a verb is a function of its module, named like it; it yields what to print on stdout, progress and remarks go to
 stderr. Only the module of the verb is loaded. Failures that the world can cause become one line and exit status 1 in
@@ -18,10 +18,10 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import click
-from moorage.puller.errors import BadReference, ImageError
+from moorage.puller.errors import BadReference
 from moorage.puller.show.console import say
 from moorage.puller.show.text import printable
-from moorage.registry.oci import OciError
+from moorage.registry.oci import MoorageError, OciError
 
 __all__ = ["run"]
 
@@ -40,6 +40,9 @@ _MODULES: Mapping[str, str] = {
     "rm": "keeping",
     "prune": "keeping",
     "verify": "keeping",
+    "login": "accounts",
+    "logout": "accounts",
+    "explain-auth": "accounts",
 }
 
 
@@ -60,6 +63,6 @@ def run(verb: str, options: Mapping[str, Any]) -> None:
         detail = f" {json.dumps(exc.detail)[:_SHOWN_DETAIL]}" if exc.detail else ""
         say(f"moorage: {exc.message}{detail}")
         sys.exit(1)
-    except (ImageError, OSError) as exc:
+    except (MoorageError, OSError) as exc:
         say(f"moorage: {exc}")
         sys.exit(1)

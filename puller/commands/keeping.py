@@ -11,7 +11,7 @@ from typing import Any
 
 from moorage.puller.commands.arguments import facts
 from moorage.puller.errors import BadReference
-from moorage.puller.places import parse_reference
+from moorage.puller.references import parse_reference
 from moorage.puller.show.console import say, to_json
 from moorage.puller.show.stock import history_lines, image_lines
 from moorage.puller.show.text import human_size, printable

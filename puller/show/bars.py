@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Self
 
-from moorage.puller.events import BlobSkipped, Event, Finished, ManifestDone, Packed, Resolved
+from moorage.puller.events import BlobSkipped, Event, Finished, ManifestDone, Packed, Resolved, Warned
 from moorage.puller.show.console import say
 from moorage.puller.show.progress import Phase, Progress, Row
 from moorage.puller.show.text import (
@@ -65,6 +65,8 @@ class Bars:
         if isinstance(event, Packed):
             for line in packed_lines(event):
                 say(line)
+        elif isinstance(event, Warned):
+            say(f"warning: {event.message}")
         elif self._live is None and not isinstance(event, Resolved | BlobSkipped | ManifestDone | Finished):
             self._live = _Live(self._draw)
 

@@ -20,6 +20,7 @@ from moorage.puller.events import (
     Times,
     UnpackProgress,
     Waiting,
+    Warned,
 )
 from moorage.puller.show.console import Silent, to_json
 
@@ -32,8 +33,14 @@ class JsonLines(Silent):
     def __call__(self, event: Event) -> None:
         if isinstance(event, BlobProgress | UnpackProgress):
             return
-        head = {"event": type(event).__name__, "digest": str(event.descriptor.digest), "size": event.descriptor.size}
-        print(to_json({**head, **_facts(event)}), flush=True)
+        print(to_json({"event": type(event).__name__, **_about(event), **_facts(event)}), flush=True)
+
+
+def _about(event: Event) -> dict[str, Any]:
+    """Of which blob or manifest it tells."""
+    if isinstance(event, Warned):
+        return {}
+    return {"digest": str(event.descriptor.digest), "size": event.descriptor.size}
 
 
 def times_to_json(times: Times) -> dict[str, float]:
@@ -59,5 +66,7 @@ def _facts(event: Event) -> dict[str, Any]:
             return {"moved": moved, "seconds": round(seconds, 3), "times": times_to_json(times)}
         case Packed(_, entries, size, skipped):
             return {"entries": entries, "packed": size, "skipped": list(skipped)}
+        case Warned(message):
+            return {"message": message}
         case BlobStarted() | BlobDone() | ManifestDone() | BlobProgress() | UnpackProgress():
             return {}

@@ -19,6 +19,7 @@ from moorage.puller.events import (
     Retried,
     UnpackProgress,
     Waiting,
+    Warned,
 )
 from moorage.puller.show.console import Silent, say
 from moorage.puller.show.text import finished_line, human_rate, human_seconds, human_size, packed_lines, short_digest
@@ -42,6 +43,8 @@ class PlainLines(Silent):
             say(f"{name}{event.descriptor.digest}: {event.blobs} blobs, {human_size(event.size)}")
         elif isinstance(event, Finished):
             say(finished_line(event))
+        elif isinstance(event, Warned):
+            say(f"warning: {event.message}")
         elif isinstance(event, Packed):
             for line in packed_lines(event):
                 say(line)

@@ -22,6 +22,7 @@ from moorage.puller.events import (
     Retried,
     UnpackProgress,
     Waiting,
+    Warned,
 )
 from moorage.registry.oci import Descriptor, Digest
 
@@ -109,7 +110,7 @@ class Progress:
                     self._row(blob)
             case Finished():
                 self.finished = event
-            case ManifestDone() | Packed():
+            case ManifestDone() | Packed() | Warned():
                 return
             case _:
                 self._change(event, self._row(event.descriptor), self._clock())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from moorage.puller.verbs import as_json, platform, run, store
+from moorage.puller.verbs import as_json, deadline, platform, run, store
 
 __all__ = ["pull", "unpack"]
 
@@ -16,6 +16,7 @@ __all__ = ["pull", "unpack"]
 @click.option("--no-unpack", is_flag=True, help="Only fetch.")
 @store
 @platform
+@deadline
 @as_json
 def pull(**options: Any) -> None:
     """Fetch an image into the store and unpack its layers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from moorage.puller.verbs import as_json, platform, run, store
+from moorage.puller.verbs import as_json, deadline, platform, run, store
 
 __all__ = ["copy", "delete", "push"]
 
@@ -15,6 +15,7 @@ __all__ = ["copy", "delete", "push"]
 @click.argument("reference")
 @store
 @platform
+@deadline
 @as_json
 def push(**options: Any) -> None:
     """Push a directory, an OCI layout or an image of the store.
@@ -29,7 +30,9 @@ def push(**options: Any) -> None:
 @click.argument("source")
 @click.argument("destination")
 @click.option("--all-platforms", is_flag=True, help="Copy the whole index.")
+@click.option("--referrers", is_flag=True, help="Also copy signatures, SBOMs and whatever else refers to the image.")
 @platform
+@deadline
 @as_json
 def copy(**options: Any) -> None:
     """Copy an image between registries and OCI layouts."""

@@ -22,6 +22,7 @@ from moorage.puller.events import (
     Times,
     UnpackProgress,
     Waiting,
+    Warned,
 )
 from moorage.puller.show.documents import JsonLines
 from moorage.puller.show.lines import PlainLines
@@ -32,6 +33,7 @@ from moorage.registry.oci.media_types import OCI_LAYER
 BLOB = Descriptor(OCI_LAYER, Digest.of(b"layer"), 2_000_000)
 EVIL = "\x1b[2Jgone\r\u202e"
 EVERY: tuple[Event, ...] = (
+    Warned(EVIL),
     Packed(BLOB, 4, 3_000_000, tuple(f"{number}{EVIL}" for number in range(12))),
     Resolved("host/app:v1", BLOB, 3, 5_000_000),
     Waiting(BLOB, EVIL),
@@ -61,7 +63,9 @@ def test_plain_lines_say_what_began_and_ended(capsys: pytest.CaptureFixture[str]
             show(event)
     said = capsys.readouterr()
     short = BLOB.digest.hex[:12]
-    packed, lines = said.err.splitlines()[:12], said.err.splitlines()[12:]
+    warning, *rest = said.err.splitlines()
+    packed, lines = rest[:12], rest[12:]
+    assert warning == "warning: \\x1b[2Jgone\\r\\u202e"
     assert packed[0] == "packed 4 entries, 3.0 MB, into 2.0 MB"
     assert packed[1] == "left out: 0\\x1b[2Jgone\\r\\u202e: is a socket"
     assert packed[11] == "and 2 more"
@@ -88,7 +92,8 @@ def test_json_lines_are_one_document_per_event(capsys: pytest.CaptureFixture[str
     assert [document["event"] for document in documents] == [
         type(event).__name__ for event in EVERY if not isinstance(event, bulk)
     ]
-    assert {document["digest"] for document in documents} == {str(BLOB.digest)}
+    assert documents[0] == {"event": "Warned", "message": EVIL}
+    assert {document["digest"] for document in documents[1:]} == {str(BLOB.digest)}
     assert documents[-1]["times"] == {"network": 1.5, "hash": 0.0, "inflate": 0.5, "disk": 12.04}
     assert said.err == ""
     assert said.out.isascii()

@@ -1,0 +1,309 @@
+"""The client for programs without asyncio: the same methods, which return when all is done.
+
+    with Client() as client:
+        result = client.pull("127.0.0.1:5000/team/app:v1", unpack="rootfs")
+
+Law: everything runs in one event loop in a thread of the client's own, started with the first call. So it works in any
+thread, in several at once, and where a loop runs already (Jupyter); only callbacks for events are called in that thread
+and must not call the client. An interrupt (Ctrl-C) cancels what runs; closing waits for it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, BinaryIO, Self, TypeVar
+
+from moorage.puller.client import AsyncClient
+from moorage.puller.credentials import Keys
+from moorage.puller.entries import Entry
+from moorage.puller.events import OnEvent, ignore
+from moorage.puller.hosts import HostConfig
+from moorage.puller.images import Image, ImageLayer
+from moorage.puller.messages import RetryPolicy, Timeouts
+from moorage.puller.resolve import Policy
+from moorage.puller.results import PullResult
+from moorage.puller.stock.images import Step
+from moorage.puller.store import Store
+from moorage.puller.transfer import CopyResult
+from moorage.puller.unpack.owners import OwnerMode
+from moorage.registry.oci import Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference
+
+__all__ = ["BlockingImage", "BlockingLayer", "Client"]
+
+_T = TypeVar("_T")
+
+
+class _Background:
+    """An event loop in a thread, that starts with its first work."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: tuple[asyncio.AbstractEventLoop, threading.Thread] | None = None
+        self._is_closed = False
+
+    def run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        """What the work returns or raises."""
+        loop, thread = self._start()
+        if threading.current_thread() is thread:
+            raise RuntimeError("a callback must not call the client that called it")
+        future = asyncio.run_coroutine_threadsafe(work(), loop)
+        try:
+            return future.result()
+        except BaseException:
+            future.cancel()  # an interrupt of this thread; what has ended by itself does not mind
+            raise
+
+    def close(self) -> None:
+        """Ends the loop; what runs there is cancelled first, and ends."""
+        with self._lock:
+            running, self._is_closed = None if self._is_closed else self._running, True
+        if running is not None:
+            loop, thread = running
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
+
+    def _start(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
+        with self._lock:
+            if self._is_closed:
+                raise RuntimeError("the client is closed")
+            if self._running is None:
+                loop = asyncio.new_event_loop()
+                thread = threading.Thread(target=_serve, args=(loop,), name="moorage-client", daemon=True)
+                thread.start()
+                self._running = loop, thread
+            return self._running
+
+
+def _serve(loop: asyncio.AbstractEventLoop) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:  # leaving it cancels what is left, and waits for it
+        runner.get_loop().run_forever()
+
+
+class Client:
+    """See the module; arguments and methods are those of ``AsyncClient``. Close it, or use it in ``with``."""
+
+    def __init__(
+        self,
+        store: Store | str | os.PathLike[str] | None = None,
+        *,
+        keychain: Keys | None = None,
+        hosts: HostConfig | None = None,
+        retry: RetryPolicy | None = None,
+        timeouts: Timeouts | None = None,
+        on_event: OnEvent = ignore,
+    ) -> None:
+        self._client = AsyncClient(
+            store, keychain=keychain, hosts=hosts, retry=retry, timeouts=timeouts, on_event=on_event
+        )
+        self._background = _Background()
+        self._entering = threading.Lock()
+        self._is_entered = False
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("AsyncClient", "Client")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Closes the connections; what runs in other threads fails. Calling it again does nothing."""
+        with self._entering:
+            if self._is_entered:
+                self._is_entered = False
+                self._background.run(lambda: self._client.__aexit__(None, None, None))
+        self._background.close()
+
+    @property
+    def store(self) -> Store:
+        """See ``AsyncClient.store``."""
+        return self._client.store
+
+    def resolve(self, reference: Reference | str, *, platform: Platform | str | None = None) -> Descriptor:
+        """See ``AsyncClient.resolve``."""
+        return self._run(lambda: self._client.resolve(reference, platform=platform))
+
+    def image(
+        self, reference: Reference | str, *, platform: Platform | str | None = None, index: bool = False
+    ) -> BlockingImage:
+        """See ``AsyncClient.image``."""
+        image = self._run(lambda: self._client.image(reference, platform=platform, index=index))
+        return BlockingImage(image, self._background)
+
+    def pull(
+        self,
+        reference: Reference | str,
+        *,
+        platform: Platform | str | None = None,
+        unpack: str | os.PathLike[str] | None = None,
+        trees: bool = True,
+        owners: OwnerMode | None = None,
+        policy: Policy = "always",
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
+    ) -> PullResult:
+        """See ``AsyncClient.pull``."""
+        return self._run(
+            lambda: self._client.pull(
+                reference,
+                platform=platform,
+                unpack=unpack,
+                trees=trees,
+                owners=owners,
+                policy=policy,
+                deadline=deadline,
+                on_event=on_event,
+            )
+        )
+
+    def push(
+        self,
+        source: str | os.PathLike[str],
+        reference: Reference | str,
+        *,
+        platform: Platform | str | None = None,
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
+    ) -> CopyResult:
+        """See ``AsyncClient.push``."""
+        return self._run(
+            lambda: self._client.push(source, reference, platform=platform, deadline=deadline, on_event=on_event)
+        )
+
+    def copy(
+        self,
+        source: Reference | str,
+        destination: Reference | str,
+        *,
+        platform: Platform | str | None = None,
+        referrers: bool = False,
+        deadline: float | None = None,
+        on_event: OnEvent | None = None,
+    ) -> CopyResult:
+        """See ``AsyncClient.copy``."""
+        return self._run(
+            lambda: self._client.copy(
+                source, destination, platform=platform, referrers=referrers, deadline=deadline, on_event=on_event
+            )
+        )
+
+    def tags(self, repository: Reference | str) -> list[str]:
+        """See ``AsyncClient.tags``."""
+        return self._run(lambda: self._client.tags(repository))
+
+    def referrers(self, reference: Reference | str, *, artifact_type: str | None = None) -> list[Descriptor]:
+        """See ``AsyncClient.referrers``."""
+        return self._run(lambda: self._client.referrers(reference, artifact_type=artifact_type))
+
+    def delete(self, reference: Reference | str) -> None:
+        """See ``AsyncClient.delete``."""
+        self._run(lambda: self._client.delete(reference))
+
+    def _run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
+        with self._entering:
+            if not self._is_entered:
+                self._background.run(self._client.__aenter__)
+                self._is_entered = True
+        return self._background.run(work)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockingLayer:
+    """An ``ImageLayer`` without asyncio."""
+
+    _layer: ImageLayer
+    _background: _Background
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Of the blob."""
+        return self._layer.descriptor
+
+    @property
+    def diff_id(self) -> Digest | None:
+        """See ``ImageLayer``."""
+        return self._layer.diff_id
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """See ``ImageLayer.open``."""
+        with _entered(self._layer.open(), self._background) as file:
+            yield file
+
+    @contextmanager
+    def uncompressed(self) -> Iterator[BinaryIO]:
+        """See ``ImageLayer.uncompressed``."""
+        with _entered(self._layer.uncompressed(), self._background) as file:
+            yield file
+
+    def files(self) -> list[Entry]:
+        """See ``ImageLayer.files``."""
+        return self._background.run(self._layer.files)
+
+
+@dataclass(frozen=True, slots=True)
+class BlockingImage:
+    """An ``Image`` without asyncio."""
+
+    _image: Image
+    _background: _Background
+
+    @property
+    def reference(self) -> str:
+        """How it was asked for."""
+        return self._image.reference
+
+    @property
+    def descriptor(self) -> Descriptor:
+        """Of the manifest."""
+        return self._image.descriptor
+
+    @property
+    def digest(self) -> Digest:
+        """Of the manifest."""
+        return self._image.digest
+
+    @property
+    def manifest(self) -> Manifest:
+        """The manifest, with its bytes."""
+        return self._image.manifest
+
+    @property
+    def document(self) -> ImageManifest | ImageIndex:
+        """The manifest, parsed."""
+        return self._image.document
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """See ``Image``."""
+        return self._image.config
+
+    @property
+    def layers(self) -> tuple[BlockingLayer, ...]:
+        """See ``Image.layers``."""
+        return tuple(BlockingLayer(layer, self._background) for layer in self._image.layers)
+
+    @property
+    def history(self) -> tuple[Step, ...]:
+        """See ``Image.history``."""
+        return self._image.history
+
+
+@contextmanager
+def _entered(manager: AbstractAsyncContextManager[_T], background: _Background) -> Iterator[_T]:
+    """The asynchronous block, entered and left in the background."""
+    entered = background.run(manager.__aenter__)
+    try:
+        yield entered
+    finally:
+        background.run(lambda: manager.__aexit__(None, None, None))

@@ -1,0 +1,32 @@
+"""The event loop of a verb."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+__all__ = ["run_async"]
+
+_T = TypeVar("_T")
+
+
+def run_async(work: Coroutine[Any, Any, _T]) -> _T:
+    """What the work returns or raises. SIGTERM ends it like Ctrl-C does: cancelled, cleaned up, what arrived kept.
+
+    Raises:
+        KeyboardInterrupt: it was ended.
+    """
+    with asyncio.Runner() as runner:
+        try:
+            return runner.run(_supervised(work))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+
+
+async def _supervised(work: Coroutine[Any, Any, _T]) -> _T:
+    task = asyncio.current_task()
+    if task is not None:
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    return await work

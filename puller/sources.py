@@ -1,0 +1,77 @@
+"""What can be pushed, as people name it: a directory, an OCI layout, or an image of the store.
+
+Law: a directory is packed into a layout that lives as long as the block; nothing is written beside the source.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from moorage.puller.errors import ImageError
+from moorage.puller.events import OnEvent, Packed
+from moorage.puller.layout import ImageLayout
+from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.pack import pack_directory, source_date_epoch
+from moorage.puller.places import Spot, is_layout, parse_layout
+from moorage.puller.platforms import host_platform
+from moorage.puller.references import parse_reference
+from moorage.puller.store import Store
+from moorage.puller.threads import in_thread
+from moorage.puller.transfer import Place
+from moorage.registry.oci import Platform, RepositoryName
+
+__all__ = ["is_directory_to_pack", "open_source"]
+
+_PACKED = RepositoryName("packed")
+
+
+def is_directory_to_pack(source: str) -> bool:
+    """Whether pushing ``source`` packs it first."""
+    return os.path.isdir(source) and not is_layout(source)
+
+
+@asynccontextmanager
+async def open_source(
+    source: str, *, store: Callable[[], Store], platform: Platform | None, on_event: OnEvent
+) -> AsyncIterator[Spot]:
+    """Where the image is, while the block runs.
+
+    Args:
+        store: gives the store, where it is needed.
+        platform: of an image that is packed; None: this machine's.
+
+    Raises:
+        BadReference, ImageError: it names nothing that can be pushed.
+        LayoutInvalid: the directory is a damaged layout.
+        PackError: the directory cannot be represented as a layer.
+    """
+    if not is_directory_to_pack(source):
+        yield _find(source, store)
+        return
+    with tempfile.TemporaryDirectory(prefix="moorage-") as scratch:
+        yield await _pack(source, os.path.join(scratch, "layout"), platform or host_platform(), on_event)
+
+
+async def _pack(source: str, scratch: str, platform: Platform, on_event: OnEvent) -> Spot:
+    files = LayoutFiles(scratch, create=True)
+    work = partial(pack_directory, source, files, platform=platform, epoch=source_date_epoch())
+    packed = await in_thread(work)
+    on_event(Packed(packed.layer, packed.entries, packed.size, packed.skipped))
+    layout = ImageLayout.of_tags(files, _PACKED)
+    await layout.push_manifest(_PACKED, packed.manifest)
+    return Spot(Place(layout, _PACKED), packed.manifest.digest, source)
+
+
+def _find(source: str, store: Callable[[], Store]) -> Spot:
+    """A layout, or an image of the store."""
+    path = source.removeprefix("oci:")
+    if path != source or is_layout(path.partition(":")[0]):
+        return parse_layout(path)
+    if source.startswith((".", "/")):
+        raise ImageError(f"{source}: neither a directory nor an OCI layout")
+    wanted = parse_reference(source)
+    return Spot(Place(store().view(wanted.registry), wanted.repository), wanted.target, str(wanted))
