@@ -51,6 +51,10 @@ class Mirror:
     def __str__(self) -> str:
         return f"{self.registry}/{self.prefix}" if self.prefix else self.registry
 
+    def name_of(self, repository: str) -> str:
+        """The mirror's name for a repository."""
+        return f"{self.prefix}/{repository}" if self.prefix else repository
+
 
 @dataclass(frozen=True, slots=True)
 class Host:

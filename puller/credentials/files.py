@@ -16,7 +16,7 @@ from moorage.puller.credentials.model import Credentials, Finding, Target, read_
 from moorage.puller.credentials.names import best_first, servers_of
 from moorage.puller.errors import CredentialsUnusable
 
-__all__ = ["AuthFile", "AuthText", "look_into", "parse_document", "read_document"]
+__all__ = ["AuthFile", "AuthText", "configured_helper", "entries_of", "look_into", "parse_document", "read_document"]
 
 _LIMIT = 1024 * 1024
 """Bytes; the largest real files hold a few dozen entries."""
@@ -104,13 +104,22 @@ def look_into(document: Mapping[str, Any], target: Target, where: str) -> Iterat
     helper, named_by = configured_helper(document, target, where)
     if helper:
         yield Finding(where, f"{named_by} names the helper {helper!r}", helper=helper, servers=servers_of(target))
-    entries = _mapping(document.get("auths"), where, "'auths'")
+    entries = entries_of(document, where)
     names = best_first(entries, target)
     for name in names:
         credentials = _read_entry(_mapping(entries[name], where, f"the entry {name!r}"), f"{where}: {name!r}")
         yield Finding(where, f"its entry {name!r}" if credentials else f"its entry {name!r} is empty", credentials)
     if not names:
         yield Finding(where, f"it has no entry for {target.registry}")
+
+
+def entries_of(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The entries of a file, by name.
+
+    Raises:
+        CredentialsUnusable: they are not in the format.
+    """
+    return _mapping(document.get("auths"), where, "'auths'")
 
 
 def configured_helper(document: Mapping[str, Any], target: Target, where: str) -> tuple[str, str]:

@@ -71,7 +71,7 @@ class Keychain:
                     is_open = is_open and answered.credentials is None
                     yield answered
             except CredentialsUnusable as exc:
-                yield Finding(place.name, f"cannot be used: {exc.message}")
+                yield Finding(place.name, exc.message, is_failure=True)
                 is_open = False
 
     def _find(self, target: Target) -> Credentials | None:

@@ -74,7 +74,8 @@ class Finding:
     """What one source knows of a target.
 
     ``reason`` says in a few words what was found or why nothing was. ``helper``: the program to ask for the
-    credentials, where the source only names one; ``servers``: what it may know the registry by.
+    credentials, where the source only names one; ``servers``: what it may know the registry by. ``is_failure``: there
+    is something that cannot be understood.
     """
 
     source: str
@@ -82,6 +83,7 @@ class Finding:
     credentials: Credentials | None = None
     helper: str | None = None
     servers: tuple[str, ...] = ()
+    is_failure: bool = False
 
     def answered(self, credentials: Credentials | None, reason: str) -> Finding:
         """The same after the helper was asked."""
