@@ -246,6 +246,13 @@ class _Connection:
             SendFailure: it could not be sent, or there was no answer.
             BadAnswer: the URL cannot be sent.
         """
+        try:
+            return self._ask(request, defaults)
+        except BaseException:
+            self.close()
+            raise
+
+    def _ask(self, request: Request, defaults: Mapping[str, str]) -> HTTPResponse:
         http = self._connected()
         if request.is_guarded and self._route.proxy is None and not is_public(http.sock.getpeername()[0]):
             raise BadAnswer(f"{redact(request.url)}: is at an address of this network")  # nothing was sent yet
