@@ -13,6 +13,9 @@ from enum import Enum
 __all__ = ["ROOTLESS", "OwnerMode", "decode_owner", "default_owners", "encode_owner", "has_all_rights"]
 
 ROOTLESS = b"user.rootlesscontainers"
+_ROOTS = 2**32 - 1
+"""umoci writes "no other owner" where the image says 0."""
+
 _NEEDED = (0, 1, 3, 21, 27, 31)
 """CAP_CHOWN, CAP_DAC_OVERRIDE, CAP_FOWNER, CAP_SYS_ADMIN, CAP_MKNOD, CAP_SETFCAP (linux/capability.h)."""
 
@@ -31,8 +34,8 @@ def default_owners() -> OwnerMode:
 
 
 def encode_owner(uid: int, gid: int) -> bytes:
-    """The value of ``user.rootlesscontainers``: a protobuf message of two numbers, of which 0 is left out."""
-    return b"".join(bytes((field << 3,)) + _varint(value) for field, value in ((1, uid), (2, gid)) if value)
+    """The value of ``user.rootlesscontainers``: a protobuf message of two numbers; 2^32-1 stands for root's."""
+    return b"".join(bytes((field << 3,)) + _varint(value or _ROOTS) for field, value in ((1, uid), (2, gid)))
 
 
 def decode_owner(raw: bytes) -> tuple[int, int] | None:

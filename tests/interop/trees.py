@@ -106,5 +106,5 @@ def docker_tree(docker: Program, skopeo: Program, layout: Path, tag: str, place:
     for layer in layers[1:]:
         chain = "sha256:" + hashlib.sha256(f"{chain} {layer}".encode()).hexdigest()
     data = Path(docker.environment["DOCKER_HOST"].removeprefix("unix://")).with_name("data")
-    cache = (data / "image/vfs/layerdb/sha256" / chain.removeprefix("sha256:") / "cache-id").read_text()
+    cache: str = (data / "image/vfs/layerdb/sha256" / chain.removeprefix("sha256:") / "cache-id").read_text()
     return data / "vfs" / "dir" / cache

@@ -286,7 +286,7 @@ def test_rule_14_owners_are_squashed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("uid", "gid", "value"),
-    [(1000, 0, "08e807"), (0, 5, "1005"), (1000, 1000, "08e80710e807"), (2**32 - 2, 1, "08feffffff0f1001")],
+    [(1000, 0, "08e80710ffffffff0f"), (0, 5, "08ffffffff0f1005"), (1000, 1000, "08e80710e807"), (2**32 - 2, 1, "08feffffff0f1001")],
 )
 def test_rule_14_owners_are_recorded_as_umoci_does(tmp_path: Path, uid: int, gid: int, value: str) -> None:
     """A protobuf message; root's own files have none, and one that the layer brings is not believed."""
