@@ -15,7 +15,7 @@ from typing import TypeVar
 from moorage.puller.errors import ImageError, UnsafeLayer
 from moorage.puller.events import Event, LayerUnpacked, OnEvent, Resumed, Times
 from moorage.puller.fetch.engine import BlobSource, Fetched, Fetcher
-from moorage.puller.image import read_layers
+from moorage.puller.image import blobs_of, read_layers
 from moorage.puller.store import Store
 from moorage.puller.unpack.apply import check_target, unpack_layers
 from moorage.puller.unpack.layer import Layer, Unpacked
@@ -108,7 +108,7 @@ class Bringing:
     def _in_order(self, manifest: Manifest) -> list[Descriptor]:
         """The config, because it names the diffIDs; then layers as they are merged, or the biggest first, so that no
         big one is left alone at the end."""
-        config, *layers = {blob.digest: blob for blob in manifest.document.blobs}.values()
+        config, *layers = blobs_of(manifest)
         return [config, *(layers if self._target else sorted(layers, key=lambda layer: -layer.size))]
 
     async def _fetch(self, fetcher: Fetcher, blob: Descriptor) -> Fetched:
@@ -136,11 +136,7 @@ class Bringing:
         document = manifest.document
         if isinstance(document, ImageManifest):
             await fetches[document.config.digest]
-        layers = await self._workers.run(partial(read_layers, self._store.files, manifest))
-        for layer in layers:
-            if layer.descriptor.digest not in fetches:
-                raise ImageError(f"{layer.descriptor.digest}: a foreign layer, which the registry does not have")
-        return layers
+        return await self._workers.run(partial(read_layers, self._store.files, manifest))
 
     def _progress(self, layer: Layer) -> Progress:
         def tell(event: Event) -> None:

@@ -10,6 +10,7 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.unpack.layer import Layer
 from moorage.registry.oci import (
     MANIFEST_LIMIT,
+    Descriptor,
     Digest,
     DigestInvalid,
     ImageManifest,
@@ -20,7 +21,7 @@ from moorage.registry.oci import (
 )
 from moorage.registry.oci.media_types import OCI_CONFIG
 
-__all__ = ["is_container", "read_config", "read_layers", "read_platform"]
+__all__ = ["blobs_of", "is_container", "read_config", "read_layers", "read_platform"]
 
 _CONTAINER_CONFIGS = frozenset({OCI_CONFIG, "application/vnd.docker.container.image.v1+json"})
 
@@ -48,6 +49,13 @@ def read_config(files: LayoutFiles, image: ImageManifest) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise ImageError(f"the config {image.config.digest} is not one of a container image")
     return document
+
+
+def blobs_of(manifest: Manifest) -> tuple[Descriptor, ...]:
+    """All that an image is made of, each once, its config first; foreign layers, too, which the registry may lack."""
+    document = manifest.document
+    blobs = (document.config, *document.layers) if isinstance(document, ImageManifest) else document.blobs
+    return tuple({blob.digest: blob for blob in blobs}.values())
 
 
 def read_platform(files: LayoutFiles, image: ImageManifest) -> Platform | None:

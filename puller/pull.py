@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
 from moorage.puller.events import BlobSkipped, Finished, ManifestDone, OnEvent, Resolved, Times, ignore
-from moorage.puller.image import is_container, read_layers, read_platform
+from moorage.puller.image import blobs_of, is_container, read_layers, read_platform
 from moorage.puller.platforms import host_platform
 from moorage.puller.resolve import Policy, Resolver, Wanted
 from moorage.puller.results import LayerResult, PullResult
@@ -110,7 +110,7 @@ class _Pull:
         began = time.monotonic()
         resolver = Resolver(self.source, self.reference, self.store, self.platform)
         wanted = await resolver.find(self.policy)
-        manifest, blobs = wanted.manifest, wanted.manifest.document.blobs
+        manifest, blobs = wanted.manifest, blobs_of(wanted.manifest)
         size = sum(blob.size for blob in blobs)
         self.on_event(Resolved(str(self.reference), manifest.descriptor, len(blobs), size, blobs))
         has_trees = trees and self.target is None and is_container(manifest)
@@ -128,7 +128,7 @@ class _Pull:
     def _is_complete(self, manifest: Manifest, *, has_trees: bool) -> bool:
         """Whether there is nothing to fetch and nothing to unpack."""
         files = self.store.files
-        if not all(files.has_blob(blob.digest) for blob in manifest.document.blobs):
+        if not all(files.has_blob(blob.digest) for blob in blobs_of(manifest)):
             return False
         return not has_trees or all(self.store.has_tree(layer.diff_id) for layer in read_layers(files, manifest))
 

@@ -20,18 +20,19 @@ The store is its owner's alone (mode 0700), because layers bring setuid files.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
-from moorage.puller.errors import ImageError, TargetExists
+from moorage.puller.errors import ImageError
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.lease import hold_shared
 from moorage.puller.staging import staging_directory, sweep
-from moorage.puller.unpack.apply import Layer, OnLayer, unpack_layers
 from moorage.registry.oci import ANY_VALUE, Descriptor, Digest, ManifestUnknown, Reference
 
 if TYPE_CHECKING:
@@ -68,6 +69,16 @@ class Store:
                 yield
         finally:
             sweep(self.root)
+
+    @asynccontextmanager
+    async def leased(self) -> AsyncIterator[None]:
+        """``lease``, taken and given back in threads, whatever is cancelled meanwhile."""
+        lease = self.lease()
+        await _to_end(lease.__enter__)
+        try:
+            yield
+        finally:
+            await _to_end(partial(lease.__exit__, None, None, None))
 
     def mark_used(self, digest: Digest) -> None:
         """Remembers that the image with this manifest was of use now; ``prune`` goes by it."""
@@ -184,21 +195,15 @@ class Store:
 
         return mend_store(self.files, verified)
 
-    def unpack(self, layers: Sequence[Layer], on_layer: OnLayer) -> list[str]:
-        """Unpacks each layer by itself, once; returns where they are, lowest first.
 
-        Raises:
-            UnsafeLayer, BrokenLayer: a layer is refused.
-        """
-        os.makedirs(os.path.join(self.root, "unpacked"), mode=0o700, exist_ok=True)
-        return [self._unpack_one(layer, on_layer) for layer in layers]
-
-    def _unpack_one(self, layer: Layer, on_layer: OnLayer) -> str:
-        path = self.tree_path(layer.diff_id)
-        if not os.path.isdir(path):
-            with contextlib.suppress(TargetExists):  # another process was faster
-                unpack_layers([layer], path, keep_markers=True, on_layer=on_layer)
-        return path
+async def _to_end(work: Callable[[], object]) -> None:
+    """Does the work in a thread, to its end; a cancellation is passed on then."""
+    task = asyncio.ensure_future(in_thread(work))
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 def default_store() -> str:
