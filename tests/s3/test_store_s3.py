@@ -34,8 +34,8 @@ class TestS3Store(StoreSuite):
     async def test_no_key_is_a_directory_of_another(
         self, store: ObjectStore, first: str, second: str, data: bytes, expect: Expect
     ) -> None:
-        """A server over files refuses such a key, as ours does. MinIO takes both and lists one of them, so that no key is
-        a directory of another must hold by how we name things."""
+        """A server over files refuses such a key, as ours does. MinIO takes both and lists one of them, so our layout
+        must never have such keys."""
         await store.put(first, b"first")
         try:
             await store.put(second, data)
