@@ -13,12 +13,12 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from moorage.auth.scope import Scope
-from moorage.puller.errors import BadAnswer
+from moorage.puller.errors import BadAnswer, RateLimited
 from moorage.puller.foreign import ask_elsewhere
 from moorage.puller.login import Login
 from moorage.puller.messages import SpanBody
 from moorage.puller.origins import Origin, follow, redact
-from moorage.puller.transport import ERROR_LIMIT, Answer, Request, Transport
+from moorage.puller.transport import ERROR_LIMIT, Answer, Request, Transport, retry_after
 from moorage.registry.oci import (
     BlobUnknown,
     BlobUploadUnknown,
@@ -180,6 +180,8 @@ async def error_of(endpoint: routes.Endpoint, answer: Answer) -> OciError:
     absent = _ABSENT.get(type(endpoint))
     if answer.status == 404 and absent is not None:
         return absent(message, detail=detail)
+    if answer.status == 429:
+        return RateLimited(message, detail=detail, retry_after=retry_after(answer) or None)
     return error_from_wire(answer.status, code, message, detail=detail)
 
 
