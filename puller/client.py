@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from moorage.puller.hosts import HostConfig
     from moorage.puller.images import Image
     from moorage.puller.messages import RetryPolicy, Timeouts
+    from moorage.puller.pack import PackOptions
     from moorage.puller.places import Spot
     from moorage.puller.resolve import Policy
     from moorage.puller.results import PullResult
@@ -175,6 +176,7 @@ class AsyncClient:
         reference: Reference | str,
         *,
         platform: Platform | str | None = None,
+        pack: PackOptions | None = None,
         deadline: float | None = None,
         on_event: OnEvent | None = None,
     ) -> CopyResult:
@@ -184,6 +186,7 @@ class AsyncClient:
             source: a directory (packed into one layer), an OCI layout (``DIR``, ``DIR:NAME``), or a reference that the
                 store holds.
             platform: of a directory: what the image says it is for; of an index: sends only this one.
+            pack: how a directory is packed: compression, owners, what is left out.
             deadline: seconds for all of it; None: as long as bytes go.
 
         Raises:
@@ -197,7 +200,7 @@ class AsyncClient:
         text, told, chosen = os.fspath(source), on_event or self._on_event, to_platform(platform)
         async with (
             _deadline(deadline),
-            open_source(text, store=lambda: self.store, platform=chosen, on_event=told) as here,
+            open_source(text, store=lambda: self.store, platform=chosen, pack=pack, on_event=told) as here,
         ):
             there = await self._find_destination(reference)
             return await _copy(here, there, None if is_directory_to_pack(text) else chosen, referrers=False, told=told)

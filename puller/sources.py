@@ -1,28 +1,32 @@
 """What can be pushed, as people name it: a directory, an OCI layout, or an image of the store.
 
-Law: a directory is packed into a layout that lives as long as the block; nothing is written beside the source.
+Law: a directory is packed into a layout in the store's staging, which lives as long as the block or its process; what
+the store holds stays there while the block runs. Nothing is written beside the source.
 """
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from moorage.puller.errors import ImageError
 from moorage.puller.events import OnEvent, Packed
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.pack import pack_directory, source_date_epoch
 from moorage.puller.places import Spot, is_layout, parse_layout
 from moorage.puller.platforms import host_platform
 from moorage.puller.references import parse_reference
+from moorage.puller.staging import staging_directory
 from moorage.puller.store import Store
 from moorage.puller.threads import in_thread
 from moorage.puller.transfer import Place
 from moorage.registry.oci import Platform, RepositoryName
+
+if TYPE_CHECKING:
+    from moorage.puller.pack import PackOptions
 
 __all__ = ["is_directory_to_pack", "open_source"]
 
@@ -36,29 +40,42 @@ def is_directory_to_pack(source: str) -> bool:
 
 @asynccontextmanager
 async def open_source(
-    source: str, *, store: Callable[[], Store], platform: Platform | None, on_event: OnEvent
+    source: str,
+    *,
+    store: Callable[[], Store],
+    platform: Platform | None,
+    pack: PackOptions | None = None,
+    on_event: OnEvent,
 ) -> AsyncIterator[Spot]:
     """Where the image is, while the block runs.
 
     Args:
         store: gives the store, where it is needed.
         platform: of an image that is packed; None: this machine's.
+        pack: how a directory is packed.
 
     Raises:
         BadReference, ImageError: it names nothing that can be pushed.
         LayoutInvalid: the directory is a damaged layout.
         PackError: the directory cannot be represented as a layer.
     """
-    if not is_directory_to_pack(source):
-        yield _find(source, store)
-        return
-    with tempfile.TemporaryDirectory(prefix="moorage-") as scratch:
-        yield await _pack(source, os.path.join(scratch, "layout"), platform or host_platform(), on_event)
+    if is_directory_to_pack(source):
+        with staging_directory(store().root) as scratch:
+            yield await _pack(source, os.path.join(scratch, "layout"), platform or host_platform(), pack, on_event)
+    elif (layout := _find_layout(source)) is not None:
+        yield layout
+    else:
+        place, wanted = store(), parse_reference(source)
+        async with place.leased():
+            place.mark_used(place.find(wanted).digest)
+            yield Spot(Place(place.view(wanted.registry), wanted.repository), wanted.target, str(wanted))
 
 
-async def _pack(source: str, scratch: str, platform: Platform, on_event: OnEvent) -> Spot:
-    files = LayoutFiles(scratch, create=True)
-    work = partial(pack_directory, source, files, platform=platform, epoch=source_date_epoch())
+async def _pack(source: str, scratch: str, platform: Platform, pack: PackOptions | None, on_event: OnEvent) -> Spot:
+    from moorage.puller.pack import PackOptions, pack_directory, source_date_epoch  # noqa: PLC0415 (only to pack)
+
+    files, options = LayoutFiles(scratch, create=True), pack or PackOptions()
+    work = partial(pack_directory, source, files, platform=platform, epoch=source_date_epoch(), options=options)
     packed = await in_thread(work)
     on_event(Packed(packed.layer, packed.entries, packed.size, packed.skipped))
     layout = ImageLayout.of_tags(files, _PACKED)
@@ -66,12 +83,11 @@ async def _pack(source: str, scratch: str, platform: Platform, on_event: OnEvent
     return Spot(Place(layout, _PACKED), packed.manifest.digest, source)
 
 
-def _find(source: str, store: Callable[[], Store]) -> Spot:
-    """A layout, or an image of the store."""
+def _find_layout(source: str) -> Spot | None:
+    """The image in a layout; None if the source names none."""
     path = source.removeprefix("oci:")
     if path != source or is_layout(path.partition(":")[0]):
         return parse_layout(path)
     if source.startswith((".", "/")):
         raise ImageError(f"{source}: neither a directory nor an OCI layout")
-    wanted = parse_reference(source)
-    return Spot(Place(store().view(wanted.registry), wanted.repository), wanted.target, str(wanted))
+    return None

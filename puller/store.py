@@ -33,6 +33,7 @@ from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.lease import hold_shared
 from moorage.puller.staging import staging_directory, sweep
+from moorage.puller.threads import in_thread
 from moorage.registry.oci import ANY_VALUE, Descriptor, Digest, ManifestUnknown, Reference
 
 if TYPE_CHECKING:

@@ -13,6 +13,9 @@ __all__ = ["copy", "delete", "push"]
 @click.command()
 @click.argument("source")
 @click.argument("reference")
+@click.option("--compression", metavar="NAME[:LEVEL]", help="Of a directory: gzip or zstd.  [default: gzip]")
+@click.option("--owner", metavar="UID:GID|keep", help="Of a directory: whose its files become.  [default: 0:0]")
+@click.option("--ignore-file", metavar="FILE", help="Of a directory: what stays out, as in a .dockerignore.")
 @store
 @platform
 @deadline

@@ -172,7 +172,7 @@ def test_unpack_takes_an_image_of_the_store(moorage: Moorage, host: str, files: 
         pytest.param(("delete", "{host}/no/such:thing"), "unknown", id="nothing to delete"),
         pytest.param(("pull", "127.0.0.1:1/a"), "127.0.0.1:1", id="no registry"),
         pytest.param(("push", "./no/such/dir", "{host}/x:1"), "neither", id="no directory"),
-        pytest.param(("push", "{host}/never/pulled:1", "{host}/x:1"), "unknown", id="not in the store"),
+        pytest.param(("push", "{host}/never/pulled:1", "{host}/x:1"), "not in the store", id="not in the store"),
         pytest.param(("copy", "oci:./nowhere:x", "{host}/x:1"), "not an image layout", id="no layout"),
         pytest.param(("images", "--store", "/dev/null/x"), "/dev/null", id="no store"),
     ],
@@ -294,3 +294,26 @@ def test_text_is_shown_not_obeyed(text: str, shown: str) -> None:
 def test_sizes_are_shown_for_people(size: float, shown: str) -> None:
     """In powers of ten."""
     assert human_size(size) == shown
+
+
+def test_how_a_directory_is_packed(moorage: Moorage, host: str, files: Path, tmp_path: Path) -> None:
+    """Compression, owners and what stays out are the packer's to say."""
+    (tmp_path / "ignore").write_text("link\n")
+    options = ("--compression", "zstd:9", "--owner", "7:8", "--ignore-file", tmp_path / "ignore")
+    moorage("push", files, f"{host}/packed:v1", *options)
+    moorage("pull", f"{host}/packed:v1", "--unpack", tmp_path / "out")
+    assert not (tmp_path / "out" / "link").exists()
+    assert (tmp_path / "out" / "folder" / "program").read_text() == "#!/bin/sh\n"
+    if os.geteuid() == 0:
+        assert (tmp_path / "out" / "folder").stat().st_uid == 7
+    layers = moorage.documents("inspect", f"{host}/packed:v1", "--json")[0]["layers"]
+    assert isinstance(layers, list)
+    assert layers[0]["mediaType"].endswith("tar+zstd")
+    assert os.listdir(moorage.store / "staging") == []
+
+
+@pytest.mark.parametrize("option", [("--compression", "xz"), ("--owner", "root"), ("--ignore-file", "none")])
+def test_packing_options_that_make_no_sense(moorage: Moorage, host: str, files: Path, option: tuple[str, str]) -> None:
+    """Are said before anything is sent; for what is not packed they are wrong usage."""
+    moorage("push", files, f"{host}/packed:v1", *option, status=1 if option[1] == "none" else 2)
+    moorage("push", f"{host}/none:v1", f"{host}/packed:v1", *option, status=2)
