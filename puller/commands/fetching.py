@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -11,6 +12,7 @@ from moorage.puller.commands.running import run_async
 from moorage.puller.results import LayerResult, PullResult
 from moorage.puller.show.console import display, say, to_json
 from moorage.puller.show.text import few_lines, printable
+from moorage.puller.unpack.owners import OwnerMode
 
 __all__ = ["pull", "unpack"]
 
@@ -19,17 +21,21 @@ def pull(
     reference: str,
     target: str | None,
     no_unpack: bool,
+    owner: str | None,
     store: str | None,
     platform: str | None,
     deadline: float | None,
     as_json: bool,
 ) -> Iterator[str]:
     """Fetches into the store, and unpacks there or to ``target``."""
+    owners = _prepare_owners(owner)
     wanted, chosen = to_reference(reference), to_platform(platform)
 
     async def work() -> PullResult:
         async with AsyncClient(store, on_event=show) as client:
-            return await client.pull(wanted, platform=chosen, unpack=target, trees=not no_unpack, deadline=deadline)
+            return await client.pull(
+                wanted, platform=chosen, unpack=target, trees=not no_unpack, owners=owners, deadline=deadline
+            )
 
     with display(as_json=as_json, moving="fetching") as show:
         result = run_async(work())
@@ -38,18 +44,34 @@ def pull(
     yield to_json({"event": "Pulled", "reference": name, **_to_json(result)}) if as_json else printable(name)
 
 
-def unpack(reference: str, target: str, store: str | None, platform: str | None, as_json: bool) -> Iterator[str]:
+def unpack(
+    reference: str, target: str, owner: str | None, store: str | None, platform: str | None, as_json: bool
+) -> Iterator[str]:
     """Unpacks an image of the store to ``target``."""
+    owners = _prepare_owners(owner)
     wanted, chosen = to_reference(reference), to_platform(platform)
 
     async def work() -> PullResult:
         async with AsyncClient(store, on_event=show) as client:
-            return await client.pull(wanted, platform=chosen, unpack=target, policy="never")
+            return await client.pull(wanted, platform=chosen, unpack=target, owners=owners, policy="never")
 
     with display(as_json=as_json) as show:
         result = run_async(work())
     _remark(result)
     yield to_json({"event": "Unpacked", **_to_json(result)}) if as_json else printable(str(result.path))
+
+
+def _prepare_owners(owner: str | None) -> OwnerMode | None:
+    """Enters a user namespace where keeping owners needs one: now, before there is a second thread."""
+    owners = OwnerMode(owner) if owner else None
+    if owners is OwnerMode.KEEP and os.geteuid() != 0:
+        from moorage.puller.unpack.namespace import NoNamespace, enter_namespace  # noqa: PLC0415 (rarely needed)
+
+        try:
+            enter_namespace()
+        except NoNamespace as exc:
+            say(f"owners are kept only as far as your own rights allow: {exc}")
+    return owners
 
 
 def _remark(result: PullResult) -> None:

@@ -8,11 +8,13 @@ the attribute ``user.rootlesscontainers`` as umoci does, so that packing the tre
 from __future__ import annotations
 
 import os
+import re
 from enum import Enum
 
 __all__ = ["ROOTLESS", "OwnerMode", "decode_owner", "default_owners", "encode_owner", "has_all_rights"]
 
 ROOTLESS = b"user.rootlesscontainers"
+_FIELD = re.compile(rb"([\x08\x10])([\x80-\xff]{0,9}[\x00-\x7f])", re.DOTALL)
 _ROOTS = 2**32 - 1
 """umoci writes "no other owner" where the image says 0."""
 
@@ -39,17 +41,14 @@ def encode_owner(uid: int, gid: int) -> bytes:
 
 
 def decode_owner(raw: bytes) -> tuple[int, int] | None:
-    """The owner that ``encode_owner`` wrote; None if it is not of that form."""
-    numbers, at = {1: 0, 2: 0}, 0
-    while at < len(raw):
-        number, at = raw[at] >> 3 if raw[at] & 7 == 0 else 0, at + 1
-        value = shift = 0
-        while at < len(raw) and raw[at] & 0x80:
-            value, shift, at = value | (raw[at] & 0x7F) << shift, shift + 7, at + 1
-        if at == len(raw) or number not in numbers or shift > 28:
-            return None
-        numbers[number], at = value | raw[at] << shift, at + 1
-    return (numbers[1], numbers[2]) if max(numbers.values()) < 2**32 else None
+    """The owner that ``encode_owner`` or umoci wrote, 0 where it names none; None if it is not of that form."""
+    numbers = {1: 0, 2: 0}
+    for match in _FIELD.finditer(raw):
+        number = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(match[2]))
+        numbers[match[1][0] >> 3] = 0 if number == _ROOTS else number
+    if _FIELD.sub(b"", raw) or max(numbers.values()) > _ROOTS:
+        return None
+    return numbers[1], numbers[2]
 
 
 def _varint(value: int) -> bytes:

@@ -18,7 +18,7 @@ from moorage.puller.tar_writer import END_OF_ARCHIVE, encode_entry
 from moorage.puller.unpack.apply import unpack_layers
 from moorage.puller.unpack.limits import Limits
 from moorage.puller.unpack.notes import NOTES, read_notes
-from moorage.puller.unpack.owners import ROOTLESS, OwnerMode, encode_owner
+from moorage.puller.unpack.owners import ROOTLESS, OwnerMode, decode_owner, encode_owner
 
 from tests.layers import archive, directory, file, fix_sum, hard_link, layer_of, node, pax, seen, symlink, unpack
 
@@ -286,11 +286,17 @@ def test_rule_14_owners_are_squashed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("uid", "gid", "value"),
-    [(1000, 0, "08e80710ffffffff0f"), (0, 5, "08ffffffff0f1005"), (1000, 1000, "08e80710e807"), (2**32 - 2, 1, "08feffffff0f1001")],
+    [
+        (1000, 0, "08e80710ffffffff0f"),
+        (0, 5, "08ffffffff0f1005"),
+        (1000, 1000, "08e80710e807"),
+        (2**32 - 2, 1, "08feffffff0f1001"),
+    ],
 )
 def test_rule_14_owners_are_recorded_as_umoci_does(tmp_path: Path, uid: int, gid: int, value: str) -> None:
     """A protobuf message; root's own files have none, and one that the layer brings is not believed."""
     assert encode_owner(uid, gid).hex() == value
+    assert decode_owner(encode_owner(uid, gid)) == (uid, gid)
     members = (
         _owned("f", uid, gid),
         _owned("d", uid, gid, Kind.DIRECTORY, 0o755),
@@ -308,3 +314,9 @@ def test_rule_14_a_layer_alone_notes_owners(tmp_path: Path) -> None:
     notes = _alone(tmp_path / "r", directory("./"), *members, owners=OwnerMode.SQUASH)
     mine = [{"owner": name, "uid": os.geteuid(), "gid": os.getegid()} for name in ("", "b", "d") if os.geteuid()]
     assert sorted(notes, key=json.dumps) == sorted([{"owner": "a", "uid": 1, "gid": 2}, *mine], key=json.dumps)
+
+
+@pytest.mark.parametrize("value", [b"\x08", b"\x08\x80", b"\x18\x01", b"\x09\x01", b"\x08" + b"\xff" * 12, b"text"])
+def test_rule_14_what_is_no_record_is_no_owner(value: bytes) -> None:
+    """Any program may write such an attribute."""
+    assert decode_owner(value) is None
