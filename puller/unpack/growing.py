@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -38,7 +37,8 @@ def growing_beside(target: str) -> Iterator[str]:
 
 def _make(parent: str) -> tuple[str, int]:
     while True:
-        path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        path = os.path.join(parent, f"{_PREFIX}{os.urandom(8).hex()}")
+        os.mkdir(path, 0o700)
         descriptor = _claim(path)
         if descriptor is not None:
             return path, descriptor

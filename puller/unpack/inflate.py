@@ -9,7 +9,6 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, cast
 
-import zstandard
 from moorage.puller.errors import BrokenLayer
 
 try:
@@ -114,6 +113,8 @@ def _inflate_gzip(feed: _Feed) -> Iterator[bytes]:
 
 
 def _inflate_zstd(head: bytes, file: BinaryIO) -> Iterator[bytes]:
+    import zstandard  # noqa: PLC0415 (most layers are gzip, and it takes a while to load)
+
     # The reader's output is bounded, which that of a decompressobj is not. A frame cut short just ends here;
     # the archive in it is then cut short too.
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW)
