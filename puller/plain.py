@@ -12,6 +12,7 @@ import contextlib
 import select
 import socket
 import ssl
+import threading
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
@@ -59,9 +60,9 @@ class PlainSender:
         while (connection := self._take(origin)) is not None:
             try:
                 return await self._ask(connection, request)
-            except SendFailure:
+            except SendFailure as exc:
                 # Most likely the registry closed it while it was idle, which says nothing about the registry.
-                if not (request.idempotent and request.is_replayable):
+                if exc.is_stall or not (request.idempotent and request.is_replayable):
                     raise
         return await self._ask(_Connection(origin, self._find_route(origin), self._timeouts, self._trust), request)
 
@@ -73,6 +74,7 @@ class PlainSender:
         self._idle.clear()
 
     async def _ask(self, connection: _Connection, request: Request) -> PlainResponse:
+        connection.begin()
         asking = asyncio.ensure_future(in_thread(partial(connection.ask, request, self._headers)))
         try:
             while not asking.done():
@@ -141,7 +143,7 @@ class PlainResponse:
         try:
             return await asyncio.shield(working)
         except asyncio.CancelledError:
-            self._connection.abort()
+            self._connection.shut()
             await asyncio.wait({working})
             working.cancelled() or working.exception()  # taken note of; the cancellation is the news
             raise
@@ -215,10 +217,11 @@ class _Connection:
     def __init__(self, origin: Origin, route: Route, timeouts: Timeouts, trust: Callable[[], ssl.SSLContext]) -> None:
         self.origin, self.timeouts = origin, timeouts
         self.idle_since = 0.0
-        self.deadline = time.monotonic() + timeouts.connect + timeouts.answer
+        self.deadline = 0.0
         self._route, self._trust = route, trust
         self._http: HTTPConnection | None = None
-        self._is_aborted = False
+        self._is_aborted = self._is_asking = False
+        self._state = threading.Lock()
 
     @property
     def is_fresh(self) -> bool:
@@ -251,6 +254,36 @@ class _Connection:
         except BaseException:
             self.close()
             raise
+        finally:
+            with self._state:
+                self._is_asking = False
+                if self._is_aborted:  # nobody waits any more; who aborted could only shut the socket
+                    self.close()
+
+    def begin(self) -> None:
+        """A thread is about to ``ask``."""
+        self._is_asking = True
+        self.deadline = time.monotonic() + self.timeouts.connect + self.timeouts.answer
+
+    def abort(self) -> None:
+        """Ends asking; the connection is closed by whoever is the last to use it."""
+        with self._state:
+            self._is_aborted = True
+            self.shut()
+            if not self._is_asking:
+                self.close()
+
+    def shut(self) -> None:
+        """Ends what a thread reads or writes here."""
+        sock = self._http.sock if self._http else None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not SSLSocket's, which disturbs the reading thread
+
+    def close(self) -> None:
+        """Closes it; no thread may be using it."""
+        if self._http is not None:
+            self._http.close()
 
     def _ask(self, request: Request, defaults: Mapping[str, str]) -> HTTPResponse:
         http = self._connected()
@@ -269,19 +302,6 @@ class _Connection:
         if is_early or response.status < 200:
             response.will_close = True
         return response
-
-    def abort(self) -> None:
-        """Ends whatever a thread does here."""
-        self._is_aborted = True
-        sock = self._http.sock if self._http else None
-        if sock is not None:
-            with contextlib.suppress(OSError):
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not SSLSocket's, which disturbs the reading thread
-
-    def close(self) -> None:
-        """Closes it; no thread may be using it."""
-        if self._http is not None:
-            self._http.close()
 
     def _answer_deadline(self) -> float:
         return time.monotonic() + self.timeouts.answer

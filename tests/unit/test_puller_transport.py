@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import socket
+import threading
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 from moorage.puller.errors import BadAnswer, Unreachable
 from moorage.puller.origins import Origin, check_hop, is_loopback, redact
-from moorage.puller.transport import Request, RetryPolicy, Transport
+from moorage.puller.route import Proxy, Route
+from moorage.puller.transport import Request, RetryPolicy, Timeouts, Transport
 
+from tests.blobhost import Behaviour, BlobHost
 from tests.scripted import Reply, Seen, scripted
 
 _FAST = RetryPolicy(attempts=4, first_delay=0.001, longest_delay=0.5)
@@ -184,6 +188,66 @@ async def test_the_environment_lends_no_secrets(
             for _ in range(2):
                 assert await _status(fresh, Request("GET", server.url)) == 200
         assert not {"authorization", "cookie"} & set(server.seen[1].headers)
+
+
+async def test_a_connection_is_used_again_with_new_patience() -> None:
+    """What it once took to answer does not count for the next request."""
+    async with scripted(lambda seen: Reply()) as server:
+        async with Transport(retry=_FAST, timeouts=Timeouts(connect=0.1, answer=0.2)) as transport:
+            assert await _status(transport, Request("GET", server.url)) == 200
+            await asyncio.sleep(0.4)
+            assert await _status(transport, Request("GET", server.url)) == 200
+        assert len(server.seen) == 2
+
+
+async def test_a_connection_that_was_closed_while_idle_is_no_failure(transport: Transport) -> None:
+    """The next one is taken, and nobody waits."""
+    with BlobHost(b"x", lambda asked: Behaviour(headers={"Content-Length": None})) as host:
+        for _ in range(3):
+            assert await _status(transport, Request("GET", f"http://{host.host}/")) == 200
+
+
+async def test_who_is_cancelled_closes_the_socket(transport: Transport) -> None:
+    """In every phase, and the thread ends."""
+    gone = threading.Event()
+
+    def linger() -> None:
+        gone.wait(10)
+
+    with BlobHost(b"x", lambda asked: Behaviour(before=linger)) as host:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await _status(transport, Request("GET", f"http://{host.host}/"))
+        gone.set()
+
+
+async def test_a_body_that_can_be_sent_again_is(transport: Transport) -> None:
+    """Bytes of a file go over the plain sender, with their length, as often as it takes."""
+
+    class Span:
+        size = 3
+
+        def send_to(self, connection: socket.socket) -> None:
+            connection.sendall(b"abc")
+
+    replies = itertools.chain([503, 429], itertools.repeat(201))
+    async with scripted(lambda seen: Reply(next(replies))) as server:
+        assert await _status(transport, Request("PUT", server.url, {}, Span())) == 201
+        assert [seen.body for seen in server.seen] == [b"abc"] * 3
+        assert server.seen[0].headers["content-length"] == "3"
+
+
+async def test_a_proxy_is_asked_for_the_whole_url() -> None:
+    """Plain http goes through it in absolute form, with its own secret and nobody else's."""
+    async with scripted(lambda seen: Reply(200, b"from the proxy")) as proxy:
+        way = Route(proxy=Proxy(Origin.of(proxy.url), "Basic cHJveHk="))
+        async with Transport(retry=_FAST, route=lambda origin: way) as transport:
+            url = "http://registry.example/v2/?n=1"
+            async with transport.exchange(Request("GET", url, {"Authorization": "Basic eA=="})) as answer:
+                assert await answer.read_body(100) == b"from the proxy"
+        assert proxy.seen[0].headers["proxy-authorization"] == "Basic cHJveHk="
+        assert proxy.seen[0].headers["host"] == "registry.example"
+    assert "cHJveHk" not in repr(way)
 
 
 _PUBLIC, _SECURE = "http://registry.example", "https://registry.example"
