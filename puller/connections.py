@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from moorage.puller.credentials import Keys
 from moorage.puller.events import OnEvent, Warned
 from moorage.puller.hosts import HostConfig
 from moorage.puller.messages import RetryPolicy, Timeouts
 from moorage.puller.remote import RemoteRegistry
+
+if TYPE_CHECKING:
+    from moorage.puller.mirrors import Mirrored
 
 __all__ = ["Connections"]
 
@@ -58,11 +61,27 @@ class Connections:
                 self._remotes[registry] = await self._connect(registry)
             return self._remotes[registry]
 
+    async def source(self, registry: str) -> RemoteRegistry | Mirrored:
+        """The registry for a pull: behind its mirrors, if it has any. Otherwise as ``remote``."""
+        home = await self.remote(registry)
+        mirrors = self._configured().of(registry).mirrors
+        if not mirrors:
+            return home
+        from moorage.puller.mirrors import Front, Mirrored  # noqa: PLC0415 (few have mirrors)
+
+        fronts = [Front(str(mirror), await self.remote(mirror.registry), mirror.name_of) for mirror in mirrors]
+        return Mirrored(fronts, home, on_event=self._on_event)
+
+    def _configured(self) -> HostConfig:
+        if self._hosts is None:
+            self._hosts = HostConfig.load()
+        return self._hosts
+
     async def _connect(self, registry: str) -> RemoteRegistry:
-        self._hosts = self._hosts or HostConfig.load()
-        for remark in self._hosts.of(registry).remarks:
+        hosts = self._configured()
+        for remark in hosts.of(registry).remarks:
             self._on_event(Warned(remark))
         connecting = RemoteRegistry.connect(
-            registry, keychain=self._keychain, hosts=self._hosts, retry=self._retry, timeouts=self._timeouts
+            registry, keychain=self._keychain, hosts=hosts, retry=self._retry, timeouts=self._timeouts
         )
         return await self._stack.enter_async_context(connecting)

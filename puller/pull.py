@@ -55,6 +55,9 @@ class Source(Reader, Protocol):
     ) -> AbstractAsyncContextManager[Answer]:
         """See ``BlobSource``."""
 
+    def distrust(self, blob: Descriptor) -> bool:
+        """See ``BlobSource``."""
+
 
 async def pull_image(
     source: Source,
@@ -214,6 +217,10 @@ class _Nowhere:
         raise BlobUnknown(
             "the store lacks a part of the image, and may not ask for it", detail={"digest": str(blob.digest)}
         )
+
+    def distrust(self, blob: Descriptor) -> bool:
+        """See ``BlobSource``."""
+        return False
 
 
 @asynccontextmanager

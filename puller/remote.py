@@ -146,6 +146,10 @@ class RemoteRegistry:
         async with self._wire.ask_elsewhere(blob.urls, headers=headers) as answer:
             yield answer
 
+    def distrust(self, blob: Descriptor) -> bool:
+        """See ``fetch.BlobSource``: there is no other place than this one."""
+        return False
+
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``. Asks with HEAD; reads the manifest where the answer leaves something out."""
         try:

@@ -164,8 +164,8 @@ class Fetcher:
             self._on_event(Resumed(blob, ingest.resumed))
         how: How = "resumed" if ingest.resumed else "full"
         done = await self._download(ingest)
-        if not done.is_right and ingest.resumed:
-            # What an earlier run left may have been torn by a power cut; what comes now is this run's own.
+        while not done.is_right and (ingest.resumed or self._origin.distrust(blob)):
+            # What an earlier run left may have been torn by a power cut, a mirror may lie; what comes now is new.
             ingest.restart()
             how, again = "full", await self._download(ingest)
             done = replace(again, fetched=done.fetched + again.fetched, times=done.times + again.times)

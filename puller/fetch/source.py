@@ -13,7 +13,7 @@ __all__ = ["BlobOrigin", "BlobSource"]
 
 
 class BlobSource(Protocol):
-    """What a fetch needs of a registry: one method of ``RemoteRegistry``."""
+    """What a fetch needs of a registry: ``RemoteRegistry`` has it, and ``Mirrored``."""
 
     def get_blob(
         self, repository: RepositoryName, blob: Descriptor, *, start: int, stop: int
@@ -23,6 +23,9 @@ class BlobSource(Protocol):
         Raises:
             OciError: no answer could be had.
         """
+
+    def distrust(self, blob: Descriptor) -> bool:
+        """Takes note that what came of the blob is wrong. True: it may be had from somewhere else, ask again."""
 
 
 class BlobOrigin:
@@ -34,6 +37,10 @@ class BlobOrigin:
     def get(self, blob: Descriptor, *, start: int, stop: int) -> AbstractAsyncContextManager[Answer]:
         """See ``BlobSource``."""
         return self._source.get_blob(self._repository, blob, start=start, stop=stop)
+
+    def distrust(self, blob: Descriptor) -> bool:
+        """See ``BlobSource``."""
+        return self._source.distrust(blob)
 
     async def refusal(self, blob: Descriptor, answer: Answer) -> OciError:
         """What a refusing answer says, as an error."""
