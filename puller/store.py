@@ -69,7 +69,7 @@ class Store:
             with hold_shared(self.root):
                 yield
         finally:
-            sweep(self.root)
+            self._sweep()
 
     @asynccontextmanager
     async def leased(self) -> AsyncIterator[None]:
@@ -172,7 +172,7 @@ class Store:
         from moorage.puller.stock.prune import prune  # noqa: PLC0415 (see the module)
 
         removed = prune(self.files, older_than=older_than, max_size=max_size, wait=wait)
-        sweep(self.root)
+        self._sweep()
         return removed
 
     def verify(self) -> Verified:
@@ -195,6 +195,15 @@ class Store:
         from moorage.puller.stock.verify import mend_store  # noqa: PLC0415 (see the module)
 
         return mend_store(self.files, verified)
+
+    def _sweep(self) -> None:
+        """Removes what dead processes left."""
+        sweep(self.root)
+        with contextlib.suppress(FileNotFoundError):
+            if os.listdir(os.path.join(self.root, "ingests")):
+                from moorage.puller.fetch.ingest import sweep_ingests  # noqa: PLC0415 (see the module)
+
+                sweep_ingests(self.files)
 
 
 async def _to_end(work: Callable[[], object]) -> None:

@@ -24,7 +24,7 @@ from moorage.puller.fetch.extents import Extents
 from moorage.puller.layout_files import LayoutFiles
 from moorage.registry.oci import Descriptor
 
-__all__ = ["Ingest"]
+__all__ = ["Ingest", "sweep_ingests"]
 
 _LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n")
 
@@ -196,6 +196,20 @@ class FollowingReader(io.RawIOBase):
         if not self.closed:
             os.close(self._file)
         super().close()
+
+
+def sweep_ingests(files: LayoutFiles) -> None:
+    """Removes what a kill left of fetches that were all but done: maps and locks without a part."""
+    folder = os.path.dirname(files.ingest_path(""))
+    for name in os.listdir(folder):
+        path = os.path.join(folder, name.rpartition(".")[0])
+        if name.endswith((".map", ".lock")) and not os.path.exists(f"{path}.part"):
+            lock = _take_lock(f"{path}.lock")
+            if lock is not None:
+                if not os.path.exists(f"{path}.part"):
+                    _remove(f"{path}.map")
+                    _remove(f"{path}.lock")
+                os.close(lock)
 
 
 def _take_lock(path: str) -> int | None:

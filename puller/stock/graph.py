@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moorage.puller.errors import ImageError
-from moorage.puller.image import read_config
+from moorage.puller.image import blobs_of, read_config
 from moorage.puller.layout_catalog import is_parseable, load_manifest
 from moorage.puller.layout_files import LayoutFiles
 from moorage.registry.oci import ALGORITHMS, Descriptor, Digest, DigestInvalid, ImageManifest, OciError
@@ -89,9 +89,10 @@ class Graph:
             descriptor = waiting.pop()
             if descriptor.digest in blobs or not self._take(descriptor.digest, blobs) or not is_parseable(descriptor):
                 continue
-            document = load_manifest(self._files, descriptor).document
+            manifest = load_manifest(self._files, descriptor)
+            document = manifest.document
             waiting.extend(document.manifests)
-            for blob in document.blobs:
+            for blob in blobs_of(manifest):
                 self._take(blob.digest, blobs)
             if isinstance(document, ImageManifest):
                 yield StoredManifest(descriptor, document, self._read_config(document))

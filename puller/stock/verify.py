@@ -12,18 +12,18 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
 
+from moorage.puller.image import blobs_of
 from moorage.puller.layout_catalog import is_parseable, load_manifest
 from moorage.puller.layout_files import Entry, LayoutFiles
 from moorage.puller.stock.graph import list_blobs, list_trees
 from moorage.puller.stock.removal import Removed, Trash, alone
 from moorage.registry.oci import Descriptor, Digest, OciError
-from moorage.registry.oci.media_types import INDEX_TYPES
+from moorage.registry.oci.media_types import NONDISTRIBUTABLE_TYPES
 
 __all__ = ["Defect", "Kind", "Verified", "mend_store", "verify_store"]
 
 _CHUNK = 1024 * 1024
 _MAX_THREADS = 4
-_FOREIGN = (".nondistributable.", ".foreign.")
 
 
 class Kind(StrEnum):
@@ -156,8 +156,8 @@ def _below(files: LayoutFiles, descriptor: Descriptor) -> list[tuple[Descriptor,
     if not is_parseable(descriptor):
         return []
     try:
-        document = load_manifest(files, descriptor).document
+        manifest = load_manifest(files, descriptor)
+        children = [(child, False) for child in manifest.document.manifests]
     except OciError:
         return []  # it has its digest and cannot be parsed: as it was pulled
-    children = [(child, descriptor.media_type not in INDEX_TYPES) for child in document.manifests]
-    return children + [(blob, not any(mark in blob.media_type for mark in _FOREIGN)) for blob in document.blobs]
+    return children + [(blob, blob.media_type not in NONDISTRIBUTABLE_TYPES) for blob in blobs_of(manifest)]

@@ -2,6 +2,8 @@
 
 Law: several processes share the store. Nothing that one does may make another fail, but for what it says itself: what
 was removed is not there. After a death the store verifies, and the next pull completes and leaves nothing unfinished.
+
+    python -m tests.crash.client_life HOST STORE FOLDER SEED SECONDS      prints what went wrong
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ import json
 import os
 import random
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -56,7 +60,7 @@ class Clients:
         self._log = folder / "log"
         self._log.write_bytes(b"")
         self._pids = [
-            self._fork(lambda seed=seed: _live(scene, store, folder, seed, only, self._say)) for seed in seeds
+            self._fork(lambda seed=seed: _live(scene.host, store, folder, seed, self._say, only=only)) for seed in seeds
         ]
 
     def kill(self) -> list[str]:
@@ -83,40 +87,49 @@ class Clients:
             log.write(json.dumps(complaint) + "\n")
 
 
-def _live(scene: Scene, store: Path, folder: Path, seed: str, only: str, say: Callable[[str], None]) -> None:
+def _live(
+    host: str,
+    store: Path,
+    folder: Path,
+    seed: str,
+    say: Callable[[str], None],
+    *,
+    only: str = "",
+    seconds: float = float("inf"),
+) -> None:
     os.environ["MOORAGE_STORE"] = str(store)
-    source = random.Random(seed)
-    while True:
-        words = ["pull", only] if only else _choose(scene, source, folder)
+    source, end = random.Random(seed), time.monotonic() + seconds
+    while time.monotonic() < end:
+        words = ["pull", only] if only else _choose(host, source, folder)
         failure = run(*words)
         if failure and not any(text in failure for text in _EXPECTED):
             say(f"{' '.join(words)}: {failure}")
 
 
-def _choose(scene: Scene, source: random.Random, folder: Path) -> list[str]:
+def _choose(host: str, source: random.Random, folder: Path) -> list[str]:
     kind = source.choices(
         ("pull", "push", "pack", "prune", "shrink", "rm", "tag", "verify"), (12, 3, 2, 2, 2, 2, 2, 1)
     )[0]
-    stored = f"{scene.host}/{source.choice([*IMAGES, 'copy/of:one', 'copy/of:two'])}"
+    stored = f"{host}/{source.choice([*IMAGES, 'copy/of:one', 'copy/of:two'])}"
     match kind:
         case "pull":
-            return _pull(scene, source)
+            return _pull(host, source)
         case "push":
-            return ["push", stored, f"{scene.host}/pushed/store:{source.randrange(3)}"]
+            return ["push", stored, f"{host}/pushed/store:{source.randrange(3)}"]
         case "pack":
-            return ["push", str(_directory(folder, source)), f"{scene.host}/pushed/packed:{source.randrange(3)}"]
+            return ["push", str(_directory(folder, source)), f"{host}/pushed/packed:{source.randrange(3)}"]
         case "prune":
             return ["prune", *source.choice([(), ("--older-than", "1s")])]
         case "shrink":
             return ["prune", "--max-size", f"{source.randrange(1, 6)}MB"]
         case "tag":
-            return ["tag", stored, f"{scene.host}/copy/of:{source.choice(('one', 'two'))}"]
+            return ["tag", stored, f"{host}/copy/of:{source.choice(('one', 'two'))}"]
         case _:
             return ["rm", stored] if kind == "rm" else ["verify"]
 
 
-def _pull(scene: Scene, source: random.Random) -> list[str]:
-    return ["pull", f"{scene.host}/{source.choice(list(IMAGES))}", *source.choice([(), (), ("--no-unpack",)])]
+def _pull(host: str, source: random.Random) -> list[str]:
+    return ["pull", f"{host}/{source.choice(list(IMAGES))}", *source.choice([(), (), ("--no-unpack",)])]
 
 
 def _directory(folder: Path, source: random.Random) -> Path:
@@ -132,19 +145,19 @@ def _directory(folder: Path, source: random.Random) -> Path:
     return path
 
 
-def judge(scene: Scene, root: Path, seed: str) -> list[str]:
+def judge(host: str, root: Path, seed: str) -> list[str]:
     """Complaints about store and registry as they are now; pulls an image."""
     os.environ["MOORAGE_STORE"] = str(root)
     store, source = Store(str(root)), random.Random(seed)
     complaints = [f"after the death: {defect}" for defect in store.verify().defects]
     name, layers = source.choice(list(IMAGES.items()))
-    if failure := run("pull", f"{scene.host}/{name}"):
+    if failure := run("pull", f"{host}/{name}"):
         return [*complaints, f"the next pull: {failure}"]
     store = Store(str(root))
     complaints += [f"after the next pull: {defect}" for defect in store.verify().defects]
-    complaints += _judge_image(store, Reference.parse(f"{scene.host}/{name}"), layers)
+    complaints += _judge_image(store, Reference.parse(f"{host}/{name}"), layers)
     complaints += [f"left in staging: {left}" for left in os.listdir(root / "staging")]
-    return complaints + list(_judge_registry(scene))
+    return complaints + list(_judge_registry(host))
 
 
 def _judge_image(store: Store, reference: Reference, layers: Sequence[str]) -> Iterator[str]:
@@ -170,9 +183,9 @@ def _read(tree: Path) -> dict[str, str]:
     }
 
 
-def _judge_registry(scene: Scene) -> Iterator[str]:
+def _judge_registry(host: str) -> Iterator[str]:
     """What has a name there is whole."""
-    connection = http.client.HTTPConnection(scene.host, timeout=60)
+    connection = http.client.HTTPConnection(host, timeout=60)
     for repository in ("pushed/store", "pushed/packed"):
         listed = _get(connection, f"/v2/{repository}/tags/list")
         for tag in json.loads(listed)["tags"] if listed else ():
@@ -190,3 +203,8 @@ def _get(connection: http.client.HTTPConnection, path: str) -> bytes | None:
     answer = connection.getresponse()
     content = answer.read()
     return content if answer.status == 200 else None
+
+
+if __name__ == "__main__":
+    _host, _store, _folder, _seed, _seconds = sys.argv[1:]
+    _live(_host, Path(_store), Path(_folder), _seed, print, seconds=float(_seconds))

@@ -120,9 +120,8 @@ async def _serve(server: str, counter: mmap.mmap) -> None:
 
 def _main() -> None:
     with LoopbackRegistry() as registry, open(sys.argv[1], "r+b") as file:
-        for name, layers in IMAGES.items():
+        for name, layers in {**IMAGES, BIG: ("big one", "big two")}.items():
             registry.add_image(name, *map(layer_files, layers))
-        registry.add_image(BIG, *map(layer_files, ("big one", "big two")))
         asyncio.run(_serve(registry.host, mmap.mmap(file.fileno(), 8)))
 
 

@@ -35,7 +35,7 @@ def test_killed_clients_leave_a_sound_store(tmp_path: Path) -> None:
             store = tmp_path / f"store{number // _LIVES}"
             clients = Clients(here, store, tmp_path, [f"{story}-{one}" for one in range(3)])
             time.sleep(random.Random(story).uniform(0, _LONGEST))
-            complaints = clients.kill() + judge(here, store, story)
+            complaints = clients.kill() + judge(here.host, store, story)
             assert not complaints, f"{story}: " + "\n".join(complaints)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from moorage.puller.errors import ImageError, LayoutInvalid, StoreInUse
+from moorage.puller.fetch.ingest import Ingest
 from moorage.puller.stock.verify import Kind
 from moorage.puller.store import Store
 from moorage.puller.unsynced import Unsynced
@@ -280,6 +281,33 @@ def test_unfinished_content_goes_before_images_and_with_age(store: Store) -> Non
         assert store.prune(**options).ingests == 1
 
 
+@pytest.mark.parametrize(
+    ("left", "kept"),
+    [((".map", ".lock"), ()), ((".part", ".map", ".lock"), (".part", ".map", ".lock")), ((".map",), ())],
+)
+def test_the_end_of_a_lease_tidies_what_a_kill_left(store: Store, left: Sequence[str], kept: Sequence[str]) -> None:
+    """A map without its part tells nothing; a part is gone on with."""
+    for ending in left:
+        Path(store.files.ingest_path(f"sha256-{'0' * 64}{ending}")).touch()
+    with store.lease():
+        pass
+    found = {path.suffix for path in Path(store.root, "ingests").iterdir()}
+    assert found == set(kept)
+
+
+def test_a_fetch_that_runs_is_not_tidied_away(store: Store) -> None:
+    """It holds its lock."""
+    descriptor = Descriptor(OCI_LAYER_GZIP, _diff_id("any"), 10)
+    ingest = Ingest.claim(store.files, descriptor)
+    assert ingest is not None
+    ingest.write(0, memoryview(b"12345"))
+    os.unlink(store.files.ingest_path(f"sha256-{descriptor.digest.hex}.part"))
+    with store.lease():
+        pass
+    assert {path.suffix for path in Path(store.root, "ingests").iterdir()} == {".map", ".lock"}
+    ingest.close()
+
+
 def test_nothing_is_removed_from_a_damaged_store(store: Store) -> None:
     """A manifest that cannot be read hides what it needs."""
     content = _add(store, _image("one"), "app:one")
@@ -315,6 +343,7 @@ def test_a_sound_store_verifies(store: Store, content: Content) -> None:
     verified = store.verify()
     assert verified.defects == ()
     assert verified.names == 3
+    assert store.prune().blobs == 0
     assert verified.size > 20_000
 
 
