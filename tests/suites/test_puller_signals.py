@@ -1,0 +1,59 @@
+"""A pull that is interrupted leaves a sound store, keeps what arrived, and the next one goes on."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from moorage.registry.testing import LoopbackRegistry, Slow
+
+_MAIN = [sys.executable, "-c", "from moorage.puller.cli import main; main()"]
+_SIZE = 3_000_000
+
+
+def start(store: Path, *words: str) -> subprocess.Popen[str]:
+    """The program, with a store of its own."""
+    environment = {**os.environ, "MOORAGE_STORE": str(store), "DOCKER_CONFIG": str(store / "docker")}
+    return subprocess.Popen(
+        [*_MAIN, *words], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_interrupted_pull_keeps_what_arrived(
+    registry: LoopbackRegistry, tmp_path: Path, number: signal.Signals
+) -> None:
+    """CI systems send SIGTERM, people Ctrl-C: exit status 1, one line, no staging left; nothing is fetched twice."""
+    registry.add_image("team/app:v1", {"random": random.Random(1).randbytes(_SIZE)})
+    registry.inject(Slow(rate=1_000_000), method="GET", path="*/blobs/*", times=None)
+    reference, store = f"{registry.host}/team/app:v1", tmp_path / "store"
+    process = start(store, "pull", reference)
+    deadline = time.monotonic() + 30
+    while _arrived(store) < _SIZE / 10:
+        assert time.monotonic() < deadline, process.poll()
+        time.sleep(0.02)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.splitlines()[-1]) == (1, "", "moorage: interrupted")
+    assert "Traceback" not in err
+    assert list((store / "unpacked").glob("*")) == []
+    registry.heal()
+    again = start(store, "pull", reference, "--json")
+    out, err = again.communicate(timeout=30)
+    assert again.returncode == 0, err
+    (layer,) = json.loads(out.splitlines()[-1])["layers"]
+    assert layer["source"] == "resumed"
+    assert layer["fetched"] < _SIZE
+
+
+def _arrived(store: Path) -> int:
+    """Bytes on the disk of what is on its way."""
+    return max((path.stat().st_blocks * 512 for path in (store / "ingests").glob("*.part")), default=0)
