@@ -96,7 +96,7 @@ def decide(entry: Entry, limits: Limits, *, keep_markers: bool = False) -> Actio
         if entry.kind is not Kind.DIRECTORY:
             raise UnsafeLayer("an entry would replace the root")  # CVE-2021-29136
         return Put(path, entry)
-    if any(part.startswith(WHITEOUT) for part in path):
+    if WHITEOUT in entry.name and any(map(is_reserved, path)):
         return _decide_whiteout(path, entry, keep_markers=keep_markers)
     if entry.kind is Kind.HARD_LINK:
         target = parse_path(entry.link, limits)
@@ -114,10 +114,12 @@ def parse_path(name: bytes, limits: Limits) -> Path:
     Raises:
         UnsafeLayer: it climbs with ``..``, or is too deep or too long.
     """
-    path = tuple(part for part in name.split(b"/") if part not in (b"", b"."))
+    path = tuple(name.split(b"/"))
+    if b"" in path or b"." in path:
+        path = tuple(part for part in path if part not in (b"", b"."))
     if b".." in path:
         raise UnsafeLayer(f"{name[:256]!r}: leads outside of the root")
-    if len(path) > limits.depth or any(len(part) > limits.component for part in path):
+    if len(path) > limits.depth or (len(name) > limits.component and max(map(len, path), default=0) > limits.component):
         raise UnsafeLayer(f"{name[:256]!r}: too deep or too long")
     return path
 

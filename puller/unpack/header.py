@@ -7,6 +7,7 @@ things at one place the magic decides; what tar programs could read differently 
 from __future__ import annotations
 
 import re
+import zlib
 
 from moorage.puller.entries import BLOCK
 from moorage.puller.errors import BrokenLayer
@@ -19,6 +20,7 @@ _POSIX_MAGIC = b"ustar\0"
 _STAR_TRAILER = b"tar\0"
 _STAR_PREFIX = 131
 _OCTAL = re.compile(rb" *([0-7]*)[ \0]*")
+_HALF = BLOCK // 2
 
 
 def check_sum(block: bytes) -> None:
@@ -27,7 +29,9 @@ def check_sum(block: bytes) -> None:
     Raises:
         BrokenLayer: it is another.
     """
-    if number(block[148:156]) != sum(block) - sum(block[148:156]) + 8 * 0x20:
+    # Adler-32 holds the sum of up to 256 bytes, plus one, in its low half: many times faster than sum().
+    total = (zlib.adler32(block[:_HALF]) & 0xFFFF) + (zlib.adler32(block[_HALF:]) & 0xFFFF) - 2
+    if number(block[148:156]) != total - sum(block[148:156]) + 8 * 0x20:
         raise BrokenLayer("an archive header with a wrong checksum")
 
 
@@ -37,6 +41,12 @@ def number(raw: bytes, *, signed: bool = False) -> int:
     Raises:
         BrokenLayer: it is neither, or beyond 63 bits, or negative though not ``signed``.
     """
+    digits = raw[:-1]
+    if digits.isdigit() and raw[-1] in b"\0 ":  # what nearly all writers write; the general way takes thrice as long
+        try:
+            return int(digits, 8)
+        except ValueError:
+            raise BrokenLayer("an archive header with a number that is none") from None
     if raw[0] & 0x80:
         value = (
             int.from_bytes(raw, "big", signed=True)

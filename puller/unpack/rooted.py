@@ -139,21 +139,34 @@ class RootedTree:
 
     def _walk(self, path: Path, on_made: Callable[[Path], None] | None) -> Directory | None:
         if self._current != path:
+            kept = self._keep_shared(path)
             self._current = None
-            self._close_opened()
-            if not self._walk_anew(path, on_made):
+            if not self._walk_on(path[kept:], on_made):
                 return None
             self._current = path
         return self._top()
 
-    def _close_opened(self) -> None:
-        while self._opened:
+    def _keep_shared(self, path: Path) -> int:
+        """Closes what is not on the way to ``path``; returns how many of its components need no walk.
+
+        Archives list a directory after its neighbours, so most of the way is open already. It is the way only if no
+        link was followed: then what is open is the path that was asked for, component by component.
+        """
+        shared = 0
+        if self._current is not None and self._top().path == self._current:
+            while shared < min(len(path), len(self._current)) and path[shared] == self._current[shared]:
+                shared += 1
+        self._close_opened(down_to=shared)
+        return shared
+
+    def _close_opened(self, *, down_to: int = 0) -> None:
+        while len(self._opened) > down_to:
             os.close(self._opened.pop().descriptor)
 
     def _top(self) -> Directory:
         return self._opened[-1] if self._opened else Directory(self.root, ())
 
-    def _walk_anew(self, path: Path, on_made: Callable[[Path], None] | None) -> bool:
+    def _walk_on(self, path: Path, on_made: Callable[[Path], None] | None) -> bool:
         waiting, links = list(reversed(path)), 0
         while waiting:
             name = waiting.pop()

@@ -111,9 +111,10 @@ class TarReader:
                 yield piece
 
     def _next_header(self) -> bytes | None:
-        for _ in self.data():
-            pass
-        if len(self._blocks.take(self._padding)) != self._padding:
+        if self._unread:
+            for _ in self.data():
+                pass
+        if self._padding and len(self._blocks.take(self._padding)) != self._padding:
             raise BrokenLayer("the archive is cut short")
         self._padding = 0
         block = self._blocks.take(BLOCK)
