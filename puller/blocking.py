@@ -26,6 +26,7 @@ from moorage.puller.events import OnEvent, ignore
 from moorage.puller.hosts import HostConfig
 from moorage.puller.images import Image, ImageLayer
 from moorage.puller.messages import RetryPolicy, Timeouts
+from moorage.puller.pack import PackOptions
 from moorage.puller.resolve import Policy
 from moorage.puller.results import PullResult
 from moorage.puller.stock.images import Step
@@ -172,12 +173,24 @@ class Client:
         reference: Reference | str,
         *,
         platform: Platform | str | None = None,
+        pack: PackOptions | None = None,
+        referrers: bool = False,
+        foreign: bool = False,
         deadline: float | None = None,
         on_event: OnEvent | None = None,
     ) -> CopyResult:
         """See ``AsyncClient.push``."""
         return self._run(
-            lambda: self._client.push(source, reference, platform=platform, deadline=deadline, on_event=on_event)
+            lambda: self._client.push(
+                source,
+                reference,
+                platform=platform,
+                pack=pack,
+                referrers=referrers,
+                foreign=foreign,
+                deadline=deadline,
+                on_event=on_event,
+            )
         )
 
     def copy(
@@ -187,13 +200,20 @@ class Client:
         *,
         platform: Platform | str | None = None,
         referrers: bool = False,
+        foreign: bool = False,
         deadline: float | None = None,
         on_event: OnEvent | None = None,
     ) -> CopyResult:
         """See ``AsyncClient.copy``."""
         return self._run(
             lambda: self._client.copy(
-                source, destination, platform=platform, referrers=referrers, deadline=deadline, on_event=on_event
+                source,
+                destination,
+                platform=platform,
+                referrers=referrers,
+                foreign=foreign,
+                deadline=deadline,
+                on_event=on_event,
             )
         )
 

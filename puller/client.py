@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moorage.puller.places import Spot
     from moorage.puller.resolve import Policy
     from moorage.puller.results import PullResult
-    from moorage.puller.transfer import CopyResult
+    from moorage.puller.transfer import CopyResult, Wish
     from moorage.puller.unpack.owners import OwnerMode
 
 __all__ = ["AsyncClient", "to_platform", "to_reference"]
@@ -86,6 +86,11 @@ class AsyncClient:
         if not isinstance(self._store, Store):
             self._store = Store(os.fspath(self._store or default_store()))
         return self._store
+
+    @property
+    def store_path(self) -> str:
+        """Where the store is, or would be."""
+        return self._store.root if isinstance(self._store, Store) else os.fspath(self._store or default_store())
 
     async def resolve(self, reference: Reference | str, *, platform: Platform | str | None = None) -> Descriptor:
         """What the reference names, without fetching it (HEAD).
@@ -159,7 +164,7 @@ class AsyncClient:
         wanted = to_reference(reference)
         async with _deadline(deadline):
             return await pull_image(
-                await self._connections.remote(wanted.registry),
+                await self._connections.source(wanted.registry),
                 wanted,
                 self.store,
                 platform=to_platform(platform),
@@ -177,16 +182,20 @@ class AsyncClient:
         *,
         platform: Platform | str | None = None,
         pack: PackOptions | None = None,
+        referrers: bool = False,
+        foreign: bool = False,
         deadline: float | None = None,
         on_event: OnEvent | None = None,
     ) -> CopyResult:
         """Makes an image of ours readable in a registry under the tag of ``reference``; what is there is not sent.
 
         Args:
-            source: a directory (packed into one layer), an OCI layout (``DIR``, ``DIR:NAME``), or a reference that the
-                store holds.
+            source: a directory (packed into one layer), an OCI layout (``DIR``, ``DIR:NAME``), an archive
+                (``docker-archive:FILE[:NAME]``, ``oci-archive:FILE[:NAME]``), or a reference that the store holds.
             platform: of a directory: what the image says it is for; of an index: sends only this one.
             pack: how a directory is packed: compression, owners, what is left out.
+            referrers: signatures, SBOMs and whatever else refers to the image, too.
+            foreign: foreign layers, too, which otherwise stay at their vendor's.
             deadline: seconds for all of it; None: as long as bytes go.
 
         Raises:
@@ -201,9 +210,11 @@ class AsyncClient:
         async with (
             _deadline(deadline),
             open_source(text, store=lambda: self.store, platform=chosen, pack=pack, on_event=told) as here,
+            self._open(reference, create=True) as there,
         ):
-            there = await self._find_destination(reference)
-            return await _copy(here, there, None if is_directory_to_pack(text) else chosen, referrers=False, told=told)
+            chosen = None if is_directory_to_pack(text) else chosen
+            wish = self._wish(here, there, platform=chosen, referrers=referrers, foreign=foreign)
+            return await _copy(here, there, wish, told)
 
     async def copy(
         self,
@@ -212,14 +223,17 @@ class AsyncClient:
         *,
         platform: Platform | str | None = None,
         referrers: bool = False,
+        foreign: bool = False,
         deadline: float | None = None,
         on_event: OnEvent | None = None,
     ) -> CopyResult:
-        """Copies an image between registries and layouts (``oci:DIR``, ``oci:DIR:NAME``), digests unchanged.
+        """Copies an image between registries, the store (``store:NAME``), layouts (``oci:DIR[:NAME]``) and archives
+        (``docker-archive:FILE[:NAME]``, ``oci-archive:FILE[:NAME]``); digests do not change.
 
         Args:
             platform: takes one image out of an index; None: everything that ``source`` names.
             referrers: signatures, SBOMs and whatever else refers to the image, too.
+            foreign: foreign layers, too, which otherwise stay at their vendor's.
             deadline: seconds for all of it; None: as long as bytes come.
 
         Raises:
@@ -228,10 +242,14 @@ class AsyncClient:
             OciError: what either side refused.
             DeadlineExceeded: it took longer.
         """
-        async with _deadline(deadline):
-            here, there = await self._find(source), await self._find_destination(destination)
-            told = on_event or self._on_event
-            return await _copy(here, there, to_platform(platform), referrers=referrers, told=told)
+        told = on_event or self._on_event
+        async with (
+            _deadline(deadline),
+            self._open(source) as here,
+            self._open(destination, create=True) as there,
+        ):
+            wish = self._wish(here, there, platform=to_platform(platform), referrers=referrers, foreign=foreign)
+            return await _copy(here, there, wish, told)
 
     async def tags(self, repository: Reference | str) -> list[str]:
         """The tags of the repository, in the registry's order.
@@ -272,22 +290,32 @@ class AsyncClient:
         elif wanted.tag is not None:
             await registry.delete_tag(wanted.repository, wanted.tag)
 
-    async def _find(self, reference: Reference | str, *, create: bool = False) -> Spot:
+    async def _find(self, reference: Reference | str) -> Spot:
         from moorage.puller.places import find_spot  # noqa: PLC0415 (see the law)
 
-        return await find_spot(self._connections, str(reference), create=create)
+        return await find_spot(self._connections, str(reference))
 
-    async def _find_destination(self, reference: Reference | str) -> Spot:
-        there = await self._find(reference, create=True)
-        if not there.tags:
-            raise BadReference(f"{there.name}: a destination is named by a tag, its digest follows from the content")
-        return there
+    @asynccontextmanager
+    async def _open(self, text: Reference | str, *, create: bool = False) -> AsyncIterator[Spot]:
+        from moorage.puller.places import open_spot  # noqa: PLC0415 (see the law)
+
+        async with open_spot(self._connections, str(text), store=lambda: self.store, create=create) as spot:
+            if create and not spot.tags:
+                raise BadReference(f"{spot.name}: a destination is named by a tag, its digest follows from the content")
+            yield spot
+
+    def _wish(self, here: Spot, there: Spot, *, platform: Platform | None, referrers: bool, foreign: bool) -> Wish:
+        from moorage.puller.transfer import StoredNames, Wish  # noqa: PLC0415 (see the law)
+
+        names = None
+        if there.host and os.path.isdir(self.store_path):  # looking for hints makes no store
+            names = StoredNames(self.store.files, there.host)
+        return Wish(here.target, tags=there.tags, platform=platform, referrers=referrers, foreign=foreign, names=names)
 
 
-async def _copy(here: Spot, there: Spot, platform: Platform | None, *, referrers: bool, told: OnEvent) -> CopyResult:
-    from moorage.puller.transfer import Wish, copy_image  # noqa: PLC0415 (see the module's law)
+async def _copy(here: Spot, there: Spot, wish: Wish, told: OnEvent) -> CopyResult:
+    from moorage.puller.transfer import copy_image  # noqa: PLC0415 (see the module's law)
 
-    wish = Wish(here.target, tags=there.tags, platform=platform, referrers=referrers)
     return await copy_image(here.place, wish, there.place, on_event=told)
 
 

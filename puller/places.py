@@ -1,31 +1,45 @@
-"""Where images are, as people type it: a reference, or ``oci:DIR`` and ``oci:DIR:NAME`` for an OCI image layout."""
+"""Where images are, as people type it.
+
+alpine, host:5000/team/app:v1      a registry
+store:REFERENCE                    the store
+oci:DIR, oci:DIR:NAME              an OCI image layout
+docker-archive:FILE[:NAME]         what ``docker save`` writes
+oci-archive:FILE[:NAME]            an OCI image layout in one file
+"""
 
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
+from functools import partial
 
 from moorage.puller.connections import Connections
-from moorage.puller.errors import ImageError
+from moorage.puller.errors import BadReference, ImageError
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.references import parse_reference, parse_target
+from moorage.puller.store import Store
+from moorage.puller.threads import in_thread
 from moorage.puller.transfer import Place
 from moorage.registry.oci import RepositoryName, Tag, TagOrDigest
 
-__all__ = ["Spot", "find_spot", "is_layout", "parse_layout"]
+__all__ = ["Spot", "find_spot", "is_archive", "is_layout", "is_local", "open_archive", "open_spot", "parse_layout"]
 
 _PREFIX = "oci:"
+_ARCHIVES = frozenset({"docker-archive", "oci-archive"})
 _THE_REPOSITORY = RepositoryName("layout")
 
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """One image, or where to put one. ``target``: its tag or digest. ``name``: to show."""
+    """One image, or where to put one. ``target``: its tag or digest. ``name``: to show. ``host``: of a registry."""
 
     place: Place
     target: TagOrDigest
     name: str
+    host: str = ""
 
     @property
     def tags(self) -> list[Tag]:
@@ -33,21 +47,79 @@ class Spot:
         return [self.target] if isinstance(self.target, Tag) else []
 
 
+@asynccontextmanager
+async def open_spot(
+    connections: Connections, text: str, *, store: Callable[[], Store], create: bool = False
+) -> AsyncIterator[Spot]:
+    """The place that ``text`` means, while the block runs.
+
+    Args:
+        store: gives the store, where it is needed; nothing is taken out of it during the block.
+        create: it is a destination: a layout that does not exist is made, an archive is begun.
+
+    Raises:
+        BadReference: it is not well written.
+        ImageError: an archive cannot be read, or holds several images.
+        LayoutInvalid: the directory is no layout.
+    """
+    scheme, _, rest = text.partition(":")
+    if is_archive(text):
+        async with open_archive(text, create=create) as spot:
+            yield spot
+    elif scheme == "store":
+        reference, images = parse_reference(rest), store()
+        async with images.leased():
+            yield Spot(Place(images.view(reference.registry), reference.repository), reference.target, str(reference))
+    else:
+        yield await find_spot(connections, text, create=create)
+
+
+def is_local(text: str) -> bool:
+    """Whether it says a place on this machine: a layout, an archive, or the store."""
+    return text.startswith((_PREFIX, "store:")) or is_archive(text)
+
+
+def is_archive(text: str) -> bool:
+    """Whether it says an archive."""
+    return text.partition(":")[0] in _ARCHIVES
+
+
+@asynccontextmanager
+async def open_archive(text: str, *, create: bool = False) -> AsyncIterator[Spot]:
+    """The image in an archive, or with ``create`` an archive to be written; see ``open_spot``."""
+    from moorage.puller.archives.source import ArchiveSource  # noqa: PLC0415 (few copies need what reads archives)
+    from moorage.puller.archives.target import ArchiveKind, ArchiveTarget  # noqa: PLC0415
+
+    scheme, _, rest = text.partition(":")
+    path, _, name = rest.partition(":")
+    if not path:
+        raise BadReference(f"{scheme}: say which file, {scheme}:FILE or {scheme}:FILE:NAME")
+    if create:
+        target = ArchiveTarget(path, ArchiveKind(scheme), name)
+        yield Spot(Place(target, _THE_REPOSITORY), Tag("archive"), text)
+        return
+    with closing(await in_thread(partial(ArchiveSource.open, path))) as source:
+        yield Spot(Place(source, _THE_REPOSITORY), source.choose(name).digest, text)
+
+
 async def find_spot(connections: Connections, text: str, *, create: bool = False) -> Spot:
-    """The place that ``text`` means.
+    """The registry or layout that ``text`` means.
 
     Args:
         create: a layout that does not exist is made.
 
     Raises:
-        BadReference: it is not well written.
+        BadReference: it is not well written, or means an archive or the store, which are for copies.
         LayoutInvalid: the directory is no layout.
     """
+    scheme = text.partition(":")[0]
+    if is_archive(text) or scheme == "store":
+        raise BadReference(f"{text}: {scheme}: can be copied and pushed from, and copied to; nothing else")
     if text.startswith(_PREFIX):
         return parse_layout(text.removeprefix(_PREFIX), create=create)
     reference = parse_reference(text)
     place = Place(await connections.remote(reference.registry), reference.repository)
-    return Spot(place, reference.target, str(reference))
+    return Spot(place, reference.target, str(reference), reference.registry)
 
 
 def is_layout(path: str) -> bool:

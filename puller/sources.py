@@ -1,4 +1,4 @@
-"""What can be pushed, as people name it: a directory, an OCI layout, or an image of the store.
+"""What can be pushed, as people name it: a directory, an OCI layout, an archive, or an image of the store.
 
 Law: a directory is packed into a layout in the store's staging, which lives as long as the block or its process; what
 the store holds stays there while the block runs. Nothing is written beside the source.
@@ -16,7 +16,7 @@ from moorage.puller.errors import ImageError
 from moorage.puller.events import OnEvent, Packed
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.places import Spot, is_layout, parse_layout
+from moorage.puller.places import Spot, is_archive, is_layout, open_archive, parse_layout
 from moorage.puller.platforms import host_platform
 from moorage.puller.references import parse_reference
 from moorage.puller.staging import staging_directory
@@ -62,6 +62,9 @@ async def open_source(
     if is_directory_to_pack(source):
         with staging_directory(store().root) as scratch:
             yield await _pack(source, os.path.join(scratch, "layout"), platform or host_platform(), pack, on_event)
+    elif is_archive(source):
+        async with open_archive(source) as archived:
+            yield archived
     elif (layout := _find_layout(source)) is not None:
         yield layout
     else:

@@ -9,6 +9,7 @@ from moorage.puller.client import AsyncClient, to_platform, to_reference
 from moorage.puller.commands.arguments import facts
 from moorage.puller.commands.running import run_async
 from moorage.puller.errors import BadReference
+from moorage.puller.places import is_local
 from moorage.puller.platforms import host_platform
 from moorage.puller.show.console import display, to_json
 from moorage.puller.show.text import printable
@@ -27,17 +28,27 @@ def push(
     compression: str | None,
     owner: str | None,
     ignore_file: str | None,
+    referrers: bool,
+    foreign: bool,
     store: str | None,
     platform: str | None,
     deadline: float | None,
     as_json: bool,
 ) -> Iterator[str]:
-    """Sends a directory, a layout or an image of the store."""
+    """Sends a directory, a layout, an archive or an image of the store."""
     chosen, pack = to_platform(platform), _to_pack_options(source, compression, owner, ignore_file)
 
     async def work() -> CopyResult:
         async with AsyncClient(store, on_event=show) as client:
-            return await client.push(source, reference, platform=chosen, pack=pack, deadline=deadline)
+            return await client.push(
+                source,
+                reference,
+                platform=chosen,
+                pack=pack,
+                referrers=referrers,
+                foreign=foreign,
+                deadline=deadline,
+            )
 
     with display(as_json=as_json, moving="sending") as show:
         result = run_async(work())
@@ -77,16 +88,20 @@ def copy(
     destination: str,
     all_platforms: bool,
     referrers: bool,
+    foreign: bool,
+    store: str | None,
     platform: str | None,
     deadline: float | None,
     as_json: bool,
 ) -> Iterator[str]:
-    """Copies between registries and layouts."""
+    """Copies between registries, layouts, archives and the store."""
     chosen = None if all_platforms else to_platform(platform) or host_platform()
 
     async def work() -> CopyResult:
-        async with AsyncClient(on_event=show) as client:
-            return await client.copy(source, destination, platform=chosen, referrers=referrers, deadline=deadline)
+        async with AsyncClient(store, on_event=show) as client:
+            return await client.copy(
+                source, destination, platform=chosen, referrers=referrers, foreign=foreign, deadline=deadline
+            )
 
     with display(as_json=as_json) as show:
         result = run_async(work())
@@ -105,7 +120,7 @@ def delete(reference: str) -> Iterator[str]:
 
 
 def _tell(event: str, reference: str, result: CopyResult, *, as_json: bool) -> Iterator[str]:
-    name = reference if reference.startswith("oci:") else str(to_reference(reference))
+    name = reference if is_local(reference) else str(to_reference(reference))
     if as_json:
         about = {**facts(result.descriptor), "moved": result.moved, "seconds": round(result.seconds, 3)}
         yield to_json({"event": event, "reference": name, **about})

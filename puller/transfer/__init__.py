@@ -12,6 +12,7 @@ engine      the copy
 
 from moorage.puller.transfer.engine import copy_image
 from moorage.puller.transfer.graph import Place, find_image
+from moorage.puller.transfer.known import StoredNames
 from moorage.puller.transfer.plan import plan_copy
 from moorage.puller.transfer.results import BlobResult, CopyResult, Plan, PlannedBlob
 from moorage.puller.transfer.selection import Wish
@@ -22,6 +23,7 @@ __all__ = [
     "Place",
     "Plan",
     "PlannedBlob",
+    "StoredNames",
     "Wish",
     "copy_image",
     "find_image",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
 from moorage.puller.events import Finished, ManifestDone, OnEvent, Resolved, Times, ignore
@@ -32,8 +33,10 @@ _PARALLEL = 16
 class Expecting(Protocol):
     """A destination that must know what comes before it comes."""
 
-    async def expect(self, manifests: Sequence[Manifest], blobs: Sequence[Descriptor]) -> None:
-        """Takes note of all that will be pushed."""
+    def receiving(
+        self, manifests: Sequence[Manifest], blobs: Sequence[Descriptor]
+    ) -> AbstractAsyncContextManager[None]:
+        """A block in which all that is pushed, the image itself last; what it brought counts when it ends well."""
 
 
 async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event: OnEvent = ignore) -> CopyResult:
@@ -53,12 +56,17 @@ async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event:
     root, blobs = selection.root, selection.blobs
     size = sum(blob.size for blob in blobs)
     on_event(Resolved(str(wish.reference), root.descriptor, len(blobs), size, blobs))
-    if isinstance(destination.registry, Expecting):
-        await destination.registry.expect((*selection.others, root), blobs)
-    carrier = Carrier(source, destination, wish.known(source, destination), on_event)
-    moved = await for_each(blobs, carrier.carry, limit=_PARALLEL)
-    await _Writer(destination, on_event).write(selection, wish.tags)
+    async with _receiving(destination, selection):
+        carrier = Carrier(source, destination, wish.known(source, destination), on_event)
+        moved = await for_each(blobs, carrier.carry, limit=_PARALLEL)
+        await _Writer(destination, on_event).write(selection, wish.tags)
     return _finish(selection, moved, time.monotonic() - began, on_event)
+
+
+def _receiving(destination: Place, selection: Selection) -> AbstractAsyncContextManager[None]:
+    if isinstance(destination.registry, Expecting):
+        return destination.registry.receiving((*selection.others, selection.root), selection.blobs)
+    return nullcontext()
 
 
 def _finish(selection: Selection, blobs: list[BlobResult], seconds: float, on_event: OnEvent) -> CopyResult:

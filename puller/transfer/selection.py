@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from moorage.puller.layout import ImageLayout
 from moorage.puller.transfer.graph import Place, find_image, read_graph
-from moorage.puller.transfer.known import Known
+from moorage.puller.transfer.known import Known, StoredNames
 from moorage.puller.transfer.referrers import read_attached
 from moorage.registry.oci import Descriptor, Digest, Manifest, OciError, Platform, Tag, TagOrDigest
 
@@ -31,7 +30,7 @@ class Wish:
     platform: Platform | None = None
     referrers: bool = False
     foreign: bool = False
-    names: ImageLayout | None = None
+    names: StoredNames | None = None
 
     def known(self, source: Place, destination: Place) -> Known:
         """Where the destination's registry may have blobs."""
