@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shlex
-import sys
 from pathlib import Path
 
 from tests.interop.programs import Program
@@ -13,15 +12,10 @@ from tests.interop.stored import Stored
 README = Path(__file__).parents[2] / "README.md"
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code blocks in a language."""
-    found: list[str] = re.findall(rf"^```{language}\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
-    return found
-
-
 def examples(program: str) -> list[list[str]]:
     """The README's command lines that call ``program``, without its name."""
-    lines = "".join(blocks("sh")).splitlines()
+    blocks = re.findall(r"^```sh\n(.*?)^```", README.read_text(), re.MULTILINE | re.DOTALL)
+    lines = "".join(blocks).splitlines()
     return [shlex.split(line, comments=True)[1:] for line in lines if line.startswith(f"{program} ")]
 
 
@@ -53,7 +47,3 @@ def test_every_example_works(
     assert registry.status("demo/copy/manifests/v1") == 404
     assert (work / "copy" / "file").read_text() == "file\n"
     assert registry.digest("mirror/files", "v1") == registry.digest("demo/files", "v1")
-    (library,) = blocks("python")
-    python = Program((sys.executable, "-W", "error", "-c"), tmp_path / "python")
-    printed = python(library.replace("127.0.0.1:5000", registry.host))
-    assert printed.split() == ["v1", registry.digest("demo/files", "v1")]
