@@ -16,6 +16,7 @@ from moorage.puller.errors import ImageError, UnsafeLayer
 from moorage.puller.events import Event, LayerUnpacked, OnEvent, Resumed, Times
 from moorage.puller.fetch.engine import BlobSource, Fetched, Fetcher
 from moorage.puller.image import blobs_of, read_layers
+from moorage.puller.messages import RetryPolicy
 from moorage.puller.store import Store
 from moorage.puller.unpack.apply import check_target, unpack_layers
 from moorage.puller.unpack.layer import Layer, Unpacked
@@ -69,12 +70,13 @@ class Bringing:
         trees: bool,
         owners: OwnerMode | None,
         limits: Limits | None,
+        retry: RetryPolicy | None,
         on_event: OnEvent,
     ) -> None:
         self._source, self._repository, self._store = source, repository, store
         self._target, self._trees = target and check_target(target), trees and not target
         self._owners, self._limits = owners, limits or Limits()
-        self._on_event = on_event
+        self._retry, self._on_event = retry, on_event
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(_UNPACKS)
         self._resumed: set[Digest] = set()
@@ -94,7 +96,7 @@ class Bringing:
         try:
             async with (
                 self._workers,
-                Fetcher(self._source, self._repository, self._store.files, on_event=self._tell) as fetcher,
+                self._fetcher() as fetcher,
                 asyncio.TaskGroup() as group,
             ):
                 await self._workers.run(partial(self._store.files.unsynced.note, blobs=[b.digest for b in blobs]))
@@ -104,6 +106,9 @@ class Bringing:
         except BaseExceptionGroup as failures:
             raise first_of(failures)  # noqa: B904 ("from" would overwrite the failure's own cause)
         return self._done
+
+    def _fetcher(self) -> Fetcher:
+        return Fetcher(self._source, self._repository, self._store.files, retry=self._retry, on_event=self._tell)
 
     def _in_order(self, manifest: Manifest) -> list[Descriptor]:
         """The config, because it names the diffIDs; then layers as they are merged, or the biggest first, so that no

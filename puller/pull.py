@@ -40,7 +40,7 @@ from moorage.registry.oci import (
 
 if TYPE_CHECKING:
     from moorage.puller.bring import Brought
-    from moorage.puller.messages import Answer
+    from moorage.puller.messages import Answer, RetryPolicy
     from moorage.puller.unpack.limits import Limits
     from moorage.puller.unpack.owners import OwnerMode
 
@@ -70,6 +70,7 @@ async def pull_image(
     trees: bool = True,
     owners: OwnerMode | None = None,
     limits: Limits | None = None,
+    retry: RetryPolicy | None = None,
     on_event: OnEvent = ignore,
 ) -> PullResult:
     """Makes the image complete in the store under its reference, and unpacked.
@@ -82,6 +83,7 @@ async def pull_image(
             store. None: each layer gets its own tree in the store, once for all images, unless ``trees`` is off or it
             is no container image.
         owners: whose the files of a merged tree become; None: as the image says for root, the caller's for others.
+        retry: how long what fails for a while is tried again.
 
     Raises:
         ManifestUnknown: neither the registry nor the store has it.
@@ -92,7 +94,7 @@ async def pull_image(
         OSError: the disk refuses.
     """
     place = None if target is None else os.path.abspath(target)  # noqa: ASYNC240 (it asks for the working directory)
-    work = _Pull(source, reference, store, platform or host_platform(), policy, place, owners, limits, on_event)
+    work = _Pull(source, reference, store, platform or host_platform(), policy, place, owners, limits, retry, on_event)
     async with _leased(store):
         return await work.run(trees=trees)
 
@@ -107,6 +109,7 @@ class _Pull:
     target: str | None
     owners: OwnerMode | None
     limits: Limits | None
+    retry: RetryPolicy | None
     on_event: OnEvent
 
     async def run(self, *, trees: bool) -> PullResult:
@@ -142,7 +145,7 @@ class _Pull:
         bringing = Bringing(
             source, self.reference.repository, self.store,
             target=self.target, trees=has_trees, owners=self.owners, limits=self.limits,
-            on_event=self.on_event,
+            retry=self.retry, on_event=self.on_event,
         )  # fmt: skip
         return await bringing.bring(manifest)
 
