@@ -15,7 +15,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import TypeVar
 
-__all__ = ["in_thread"]
+__all__ = ["in_thread", "to_the_end"]
 
 _Result = TypeVar("_Result")
 _Job = Callable[[], None]
@@ -47,6 +47,16 @@ async def in_thread(work: Callable[[], _Result]) -> _Result:
 
     _hand_over(run)
     return await done
+
+
+async def to_the_end(work: Callable[[], _Result]) -> _Result:
+    """The same for work that must not be left behind: a cancellation waits until it has ended."""
+    working = asyncio.ensure_future(in_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 def _hand_over(job: _Job) -> None:

@@ -33,7 +33,7 @@ from moorage.puller.fetch.ingest import Ingest
 from moorage.puller.fetch.source import BlobOrigin, BlobSource
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.messages import RetryPolicy
-from moorage.puller.threads import in_thread
+from moorage.puller.threads import in_thread, to_the_end
 from moorage.registry.oci import Descriptor, Digest, DigestMismatch, RepositoryName
 
 __all__ = ["BlobSource", "Fetched", "Fetcher", "How"]
@@ -172,7 +172,7 @@ class Fetcher:
         if not done.is_right:
             ingest.drop()
             raise DigestMismatch("the blob does not have its digest", detail={"digest": str(blob.digest)})
-        await in_thread(ingest.publish)
+        await to_the_end(ingest.publish)  # the lock is held until the blob has its name
         self._on_event(BlobDone(blob))
         how = "ranged" if how == "full" and done.was_ranged else how
         return Fetched(blob, how, done.fetched, time.monotonic() - began, done.times)

@@ -139,6 +139,7 @@ class Ingest:
 
         Not synced: ``puller.unsynced`` says what that means.
         """
+        os.ftruncate(self._file, self.descriptor.size)  # an earlier fetch may have been promised more
         self._files.unsynced.note(blobs=[self.descriptor.digest])
         self._files.publish(self._part, self.descriptor.digest, synced=False)
         _remove(self._map)
@@ -186,8 +187,10 @@ class FollowingReader(io.RawIOBase):
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # typeshed names a wider buffer
         """Fills the buffer as far as bytes have arrived, at least one; 0 at the end."""
-        there = self._ingest.wait(self._position, self._generation)
-        size = os.preadv(self._file, [memoryview(buffer).cast("B")[:there]], self._position) if there else 0
+        view, size = memoryview(buffer).cast("B"), 0
+        # Nothing where something was: the part has just been dropped, and the next wait says so.
+        while not size and (there := self._ingest.wait(self._position, self._generation)):
+            size = os.preadv(self._file, [view[:there]], self._position)
         self._position += size
         return size
 

@@ -495,6 +495,20 @@ def _read_slowly(opened: Callable[[], object]) -> None:
             time.sleep(0.01)
 
 
+async def test_what_lies_beyond_the_end_is_cut_off(files: LayoutFiles) -> None:
+    """An earlier manifest promised more bytes under the same digest; the blob has no byte of them."""
+    ingest = Ingest.claim(files, Descriptor(OCTET_STREAM, _blob().digest, 2 * len(_CONTENT)))
+    assert ingest is not None
+    ingest.write(0, memoryview(_CONTENT[:_MIB]))
+    ingest.write(len(_CONTENT), memoryview(b"more"))
+    ingest.close()
+    with BlobHost(_CONTENT) as host:
+        async with fetching(host, files) as fetcher:
+            done = await fetcher.fetch(_blob())
+    assert (done.source, done.fetched) == ("resumed", len(_CONTENT) - _MIB)
+    assert _stored(files, _blob()) == _CONTENT
+
+
 def test_a_torn_map_is_read_as_far_as_it_goes(files: LayoutFiles) -> None:
     """A line that was cut off, and one that promises what the file does not have, count for nothing."""
     ingest = Ingest.claim(files, _blob())
