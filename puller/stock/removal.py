@@ -147,12 +147,13 @@ def _take_unneeded(files: LayoutFiles, candidates: Needs, trash: Trash) -> None:
 
 
 def tree_size(path: str) -> int:
-    """Bytes that a tree takes on the disk, its hard links counted once."""
+    """Bytes that a tree takes on the disk, its hard links counted once. It may be removed meanwhile."""
     seen: dict[tuple[int, int], int] = {}
     for folder, _, names in os.walk(path):
         for name in (*names, "."):
-            info = os.lstat(os.path.join(folder, name))
-            seen[info.st_dev, info.st_ino] = info.st_blocks * 512
+            with contextlib.suppress(FileNotFoundError):
+                info = os.lstat(os.path.join(folder, name))
+                seen[info.st_dev, info.st_ino] = info.st_blocks * 512
     return sum(seen.values())
 
 

@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -60,7 +61,7 @@ class Clients:
         self._log = folder / "log"
         self._log.write_bytes(b"")
         self._pids = [
-            self._fork(lambda seed=seed: _live(scene.host, store, folder, seed, self._say, only=only)) for seed in seeds
+            self._fork(partial(_live, scene.host, store, folder, seed, self._say, only=only)) for seed in seeds
         ]
 
     def kill(self) -> list[str]:
