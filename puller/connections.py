@@ -7,13 +7,13 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from moorage.puller.credentials import Keys
 from moorage.puller.events import OnEvent, Warned
 from moorage.puller.hosts import HostConfig
 from moorage.puller.messages import RetryPolicy, Timeouts
 from moorage.puller.remote import RemoteRegistry
 
 if TYPE_CHECKING:
+    from moorage.puller.credentials import Keys
     from moorage.puller.mirrors import Mirrored
 
 __all__ = ["Connections"]

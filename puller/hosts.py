@@ -20,10 +20,8 @@ registry holds for that scheme, host and port and for nothing it refers us to (r
 
 from __future__ import annotations
 
-import difflib
 import os
 import ssl
-import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -126,15 +124,8 @@ class HostConfig:
         """
         environment = os.environ if environment is None else environment
         path = _path_of(environment)
-        try:
-            with open(path, "rb") as file:
-                document = tomllib.load(file)
-        except FileNotFoundError:
-            document = {}
-        except (OSError, ValueError) as exc:
-            raise HostsInvalid(f"{path}: cannot be read: {exc}") from None
         hosts = {}
-        for name, table in document.items():
+        for name, table in _read_file(path).items():
             host, raw = _read_table(path, name, table)
             if host.registry in hosts:
                 raise HostsInvalid(f"{path}: [{name!r}] is a registry that another table describes")
@@ -158,6 +149,18 @@ class HostConfig:
             tls = _trust(self.path, name, table) if table is not None else None
             self._routes[origin] = Route(tls, self._proxies.of_origin(origin))
         return self._routes[origin]
+
+
+def _read_file(path: str) -> dict[str, Any]:
+    try:
+        with open(path, "rb") as file:
+            import tomllib  # noqa: PLC0415 (most people have no such file)
+
+            return tomllib.load(file)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as exc:
+        raise HostsInvalid(f"{path}: cannot be read: {exc}") from None
 
 
 def _path_of(environment: Mapping[str, str]) -> str:
@@ -206,7 +209,9 @@ def _checked(where: str, values: Mapping[str, Any]) -> _Table:
 
 
 def _nearest(name: str) -> str:
-    return f"the nearest known one is {difflib.get_close_matches(name, _KINDS, n=1, cutoff=0.0)[0]}"
+    from difflib import get_close_matches  # noqa: PLC0415 (needed once in a lifetime)
+
+    return f"the nearest known one is {get_close_matches(name, _KINDS, n=1, cutoff=0.0)[0]}"
 
 
 def _read_mirror(where: str, text: str) -> Mirror:

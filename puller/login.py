@@ -88,11 +88,13 @@ class Login:
     """What to send as ``Authorization`` to one registry, scope by scope.
 
     Args:
-        keys: who we are there.
+        keys: who we are there; None: whoever this machine's user is (``Keychain.default``).
         realms: token services elsewhere that the configuration allows.
     """
 
-    def __init__(self, transport: Transport, origin: Origin, keys: Keys, *, realms: Collection[Origin] = ()) -> None:
+    def __init__(
+        self, transport: Transport, origin: Origin, keys: Keys | None, *, realms: Collection[Origin] = ()
+    ) -> None:
         self._transport, self._origin, self._keys, self._realms = transport, origin, keys, realms
         self._grants: dict[Scope, _Grant] = {}
         self._fixed: dict[str, str] = {}
@@ -156,6 +158,10 @@ class Login:
 
     async def _find_credentials(self, repository: str, *, afresh: bool) -> Credentials | None:
         since, found = self._found.get(repository, (-math.inf, None))
+        if self._keys is None:
+            from moorage.puller.credentials import Keychain  # noqa: PLC0415 (6 ms, and public images need none)
+
+            self._keys = Keychain.default()
         if afresh or time.monotonic() - since > _KEPT:
             found = await self._keys.find(self._origin, repository)
             self._found[repository] = (time.monotonic(), found)

@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from moorage.puller.answers import digest_of, is_range, length_of, type_of
-from moorage.puller.credentials import Keychain, Keys
 from moorage.puller.errors import BadAnswer
 from moorage.puller.hosts import HostConfig
 from moorage.puller.login import Login
@@ -49,6 +48,9 @@ from moorage.registry.oci import (
     verified,
 )
 from moorage.registry.oci.media_types import IMAGE_TYPES, INDEX_TYPES, MANIFEST_ACCEPT, OCTET_STREAM
+
+if TYPE_CHECKING:
+    from moorage.puller.credentials import Keys
 
 __all__ = ["RemoteRegistry"]
 
@@ -93,7 +95,7 @@ class RemoteRegistry:
         config = HostConfig.load() if hosts is None else hosts
         host = config.of(registry)
         async with Transport(retry=retry, route=config.route, timeouts=timeouts) as transport:
-            login = Login(transport, host.origin, keychain or Keychain.default(), realms=host.realms)
+            login = Login(transport, host.origin, keychain, realms=host.realms)
             yield cls(Wire(transport, host.origin, login))
 
     async def ping(self) -> None:
