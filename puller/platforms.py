@@ -1,13 +1,15 @@
 """Which image of an index runs here.
 
-Rule: containerd's ordered vector. A platform stands for itself and for the older ones its machine runs, best first; of
-several entries of one platform the first in the index wins. Entries of an unknown platform are not images to run
-(attestations are filed so) and are skipped.
+Rule: containerd's ordered vector. A platform stands for itself and for the older ones its machine runs, best first. Of
+several entries of one platform those that need a feature of the system that is not there, or another build of Windows,
+are out; then the most features win, and among equals the first in the index. Entries of an unknown platform are not
+images to run (attestations are filed so) and are skipped.
 """
 
 from __future__ import annotations
 
 import platform as machine
+import re
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -28,6 +30,12 @@ _ARCHITECTURES = {
     "armv6l": ("arm", "v6"),
     "armv8l": ("arm", "v8"),
 }
+_WRITTEN = re.compile(
+    r"(?P<os>[^/()+]+)(?:\((?P<details>[^/()]*)\))?/(?P<architecture>[^/()+]+)(?:/(?P<variant>[^/()+]+))?"
+)
+_BUILD = 3
+"""Parts of a version of Windows that name its build: 10.0.17763 of 10.0.17763.5458."""
+
 _SYSTEMS = {"macos": "darwin"}
 _DEFAULT_VARIANTS = {"arm": "v7"}
 _IMPLIED_VARIANTS = {("arm64", "v8"), ("amd64", "v1")}
@@ -36,13 +44,17 @@ _IMPLIED_VARIANTS = {("arm64", "v8"), ("amd64", "v1")}
 def parse_platform(raw: str) -> Platform:
     """The platform written as ``os/architecture`` or ``os/architecture/variant``.
 
+    After the system may stand, as containerd writes it, its version and features: ``windows(10.0.17763)/amd64``,
+    ``linux(+erofs)/amd64``.
+
     Raises:
         ValueError: it is written otherwise.
     """
-    parts = raw.lower().split("/")
-    if len(parts) not in (2, 3) or not all(parts):
+    match = _WRITTEN.fullmatch(raw.lower())
+    if match is None:
         raise ValueError(f"not a platform: {raw!r} (write os/architecture or os/architecture/variant)")
-    return normalise(Platform(parts[0], parts[1], "".join(parts[2:])))
+    version, *features = (match["details"] or "").split("+")
+    return normalise(Platform(match["os"], match["architecture"], match["variant"] or "", version, tuple(features)))
 
 
 def host_platform() -> Platform:
@@ -78,11 +90,25 @@ def choose(entries: Sequence[Descriptor], platform: Platform) -> Descriptor:
     """
     known = [(normalise(entry.platform), entry) for entry in entries if entry.platform and _is_known(entry.platform)]
     for candidate in acceptable(platform):
-        for offered, entry in known:
-            if str(offered) == str(candidate):
-                return entry
-    offers = ", ".join(dict.fromkeys(str(offered) for offered, _ in known)) or "none"
-    raise NoMatchingPlatform(f"no image for {platform} (the index has: {offers})")
+        fitting = [one for one in known if str(one[0]) == str(candidate) and _runs_on(one[0], platform)]
+        if fitting:
+            return max(fitting, key=lambda one: len(one[0].os_features))[1]  # of equals the first
+    offers = ", ".join(dict.fromkeys(_described(offered) for offered, _ in known)) or "none"
+    raise NoMatchingPlatform(f"no image for {_described(platform)} (the index has: {offers})")
+
+
+def _runs_on(offered: Platform, wanted: Platform) -> bool:
+    """Whether the system has every feature that is needed and, where both name one, the build of Windows."""
+    if not set(offered.os_features) <= set(wanted.os_features):
+        return False
+    builds = [platform.os_version.split(".")[:_BUILD] for platform in (offered, wanted) if platform.os_version]
+    return offered.os != "windows" or len(builds) < 2 or builds[0] == builds[1]
+
+
+def _described(platform: Platform) -> str:
+    details = "+".join([platform.os_version, *platform.os_features])
+    system, slash, rest = str(platform).partition("/")
+    return f"{system}({details}){slash}{rest}" if details else str(platform)
 
 
 def _is_known(platform: Platform) -> bool:

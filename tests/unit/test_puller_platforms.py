@@ -39,7 +39,10 @@ def test_platforms_have_one_name(raw: str, expected: str) -> None:
     assert str(parse_platform(raw)) == expected
 
 
-@pytest.mark.parametrize("raw", ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux//v7", "//"])
+@pytest.mark.parametrize(
+    "raw",
+    ["", "linux", "linux/", "/amd64", "a/b/c/d", "linux//v7", "//", "linux(1/amd64", "linux()x/amd64", "(1)/amd64"],
+)
 def test_other_writings_are_refused(raw: str) -> None:
     """Rather than guessed at."""
     with pytest.raises(ValueError, match="not a platform"):
@@ -87,6 +90,39 @@ def test_the_best_entry_is_chosen(wanted: str, offered: list[str | None], expect
     """By the vector, then by the order of the index."""
     entries = [_entry(platform, number) for number, platform in enumerate(offered)]
     assert choose(entries, parse_platform(wanted)) is entries[expected]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "offered", "expected"),
+    [
+        pytest.param("linux/amd64", ["linux(+erofs)/amd64", "linux/amd64"], 1, id="a feature that is not there"),
+        pytest.param("linux(+erofs)/amd64", ["linux/amd64", "linux(+erofs)/amd64"], 1, id="more features first"),
+        pytest.param("linux(+a+b)/amd64", ["linux(+a)/amd64", "linux(+b)/amd64"], 0, id="of equals the first"),
+        pytest.param("linux(+erofs)/amd64", ["linux/amd64"], 0, id="a feature too many"),
+        pytest.param("linux(+erofs)/amd64", ["linux(+erofs)/386", "linux/amd64"], 1, id="architecture before features"),
+        pytest.param("linux(5.1)/amd64", ["linux(6.1)/amd64"], 0, id="versions count on Windows only"),
+        pytest.param(
+            "windows(10.0.20348.1)/amd64", ["windows(10.0.17763.5458)/amd64", "windows(10.0.20348.2322)/amd64"], 1,
+            id="the build of Windows",
+        ),
+        pytest.param("windows(10.0.20348)/amd64", ["windows/amd64"], 0, id="any build"),
+        pytest.param("windows/amd64", ["windows(10.0.17763.1)/amd64", "windows(10.0.20348.1)/amd64"], 0, id="no wish"),
+    ],
+)  # fmt: skip
+def test_versions_and_features_decide(wanted: str, offered: list[str], expected: int) -> None:
+    """As containerd has it."""
+    entries = [
+        Descriptor(OCI_IMAGE, Digest.of(f"{number}".encode()), 1, platform=parse_platform(text))
+        for number, text in enumerate(offered)
+    ]
+    assert choose(entries, parse_platform(wanted)) is entries[expected]
+
+
+def test_a_build_of_windows_that_is_not_there() -> None:
+    """Is named, with those that are."""
+    entry = Descriptor(OCI_IMAGE, Digest.of(b""), 1, platform=parse_platform("windows(10.0.17763.1)/amd64"))
+    with pytest.raises(NoMatchingPlatform, match=r"windows\(10\.0\.20348\)/amd64 .*windows\(10\.0\.17763\.1\)/amd64"):
+        choose([entry], parse_platform("windows(10.0.20348)/amd64"))
 
 
 @pytest.mark.parametrize(
