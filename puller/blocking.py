@@ -31,7 +31,7 @@ from moorage.puller.resolve import Policy
 from moorage.puller.results import PullResult
 from moorage.puller.stock.images import Step
 from moorage.puller.store import Store
-from moorage.puller.transfer import CopyResult
+from moorage.puller.transfer import CopyResult, Plan
 from moorage.puller.unpack.owners import OwnerMode
 from moorage.registry.oci import Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference
 
@@ -167,6 +167,10 @@ class Client:
             )
         )
 
+    def plan_pull(self, reference: Reference | str, *, platform: Platform | str | None = None) -> Plan:
+        """See ``AsyncClient.plan_pull``."""
+        return self._run(lambda: self._client.plan_pull(reference, platform=platform))
+
     def push(
         self,
         source: str | os.PathLike[str],
@@ -193,6 +197,23 @@ class Client:
             )
         )
 
+    def plan_push(
+        self,
+        source: str | os.PathLike[str],
+        reference: Reference | str,
+        *,
+        platform: Platform | str | None = None,
+        pack: PackOptions | None = None,
+        referrers: bool = False,
+        foreign: bool = False,
+    ) -> Plan:
+        """See ``AsyncClient.plan_push``."""
+        return self._run(
+            lambda: self._client.plan_push(
+                source, reference, platform=platform, pack=pack, referrers=referrers, foreign=foreign
+            )
+        )
+
     def copy(
         self,
         source: Reference | str,
@@ -215,6 +236,20 @@ class Client:
                 deadline=deadline,
                 on_event=on_event,
             )
+        )
+
+    def plan_copy(
+        self,
+        source: Reference | str,
+        destination: Reference | str,
+        *,
+        platform: Platform | str | None = None,
+        referrers: bool = False,
+        foreign: bool = False,
+    ) -> Plan:
+        """See ``AsyncClient.plan_copy``."""
+        return self._run(
+            lambda: self._client.plan_copy(source, destination, platform=platform, referrers=referrers, foreign=foreign)
         )
 
     def tags(self, repository: Reference | str) -> list[str]:

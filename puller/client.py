@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -27,6 +27,7 @@ from moorage.registry.oci import Descriptor, Digest, Platform, Reference
 
 if TYPE_CHECKING:
     from moorage.puller.credentials import Keys
+    from moorage.puller.ends import Ends
     from moorage.puller.hosts import HostConfig
     from moorage.puller.images import Image
     from moorage.puller.messages import RetryPolicy, Timeouts
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from moorage.puller.places import Spot
     from moorage.puller.resolve import Policy
     from moorage.puller.results import PullResult
-    from moorage.puller.transfer import CopyResult, Wish
+    from moorage.puller.transfer import CopyResult, Plan
     from moorage.puller.unpack.owners import OwnerMode
 
 __all__ = ["AsyncClient", "to_platform", "to_reference"]
@@ -86,11 +87,6 @@ class AsyncClient:
         if not isinstance(self._store, Store):
             self._store = Store(os.fspath(self._store or default_store()))
         return self._store
-
-    @property
-    def store_path(self) -> str:
-        """Where the store is, or would be."""
-        return self._store.root if isinstance(self._store, Store) else os.fspath(self._store or default_store())
 
     async def resolve(self, reference: Reference | str, *, platform: Platform | str | None = None) -> Descriptor:
         """What the reference names, without fetching it (HEAD).
@@ -175,6 +171,20 @@ class AsyncClient:
                 on_event=on_event or self._on_event,
             )
 
+    async def plan_pull(self, reference: Reference | str, *, platform: Platform | str | None = None) -> Plan:
+        """What ``pull`` would fetch, which it does not.
+
+        Raises:
+            NotFound, NoMatchingPlatform, OciError: as ``pull``, as far as reading manifests meets it.
+        """
+        from moorage.puller.transfer import Place, Wish, plan_copy  # noqa: PLC0415 (see the law)
+
+        wanted = to_reference(reference)
+        source = Place(await self._connections.remote(wanted.registry), wanted.repository)
+        tags = [wanted.tag] if wanted.tag else []
+        wish = Wish(wanted.target, tags=tags, platform=to_platform(platform) or host_platform(), foreign=True)
+        return await plan_copy(source, wish, Place(self.store.view(wanted.registry), wanted.repository))
+
     async def push(
         self,
         source: str | os.PathLike[str],
@@ -204,17 +214,29 @@ class AsyncClient:
             OciError: what the registry refused.
             DeadlineExceeded: it took longer.
         """
-        from moorage.puller.sources import is_directory_to_pack, open_source  # noqa: PLC0415 (see the law)
+        told = on_event or self._on_event
+        opening = self._pushing(source, reference, platform, referrers, foreign, pack, told, plan=False)
+        async with _deadline(deadline), opening as ends:
+            return await ends.copy(told)
 
-        text, told, chosen = os.fspath(source), on_event or self._on_event, to_platform(platform)
-        async with (
-            _deadline(deadline),
-            open_source(text, store=lambda: self.store, platform=chosen, pack=pack, on_event=told) as here,
-            self._open(reference, create=True) as there,
-        ):
-            chosen = None if is_directory_to_pack(text) else chosen
-            wish = self._wish(here, there, platform=chosen, referrers=referrers, foreign=foreign)
-            return await _copy(here, there, wish, told)
+    async def plan_push(
+        self,
+        source: str | os.PathLike[str],
+        reference: Reference | str,
+        *,
+        platform: Platform | str | None = None,
+        pack: PackOptions | None = None,
+        referrers: bool = False,
+        foreign: bool = False,
+    ) -> Plan:
+        """What ``push`` would do, which it does not: a directory is packed for it, but nothing is sent.
+
+        Raises:
+            BadReference, ImageError, OciError: as ``push``, as far as reading meets it.
+        """
+        told = self._on_event
+        async with self._pushing(source, reference, platform, referrers, foreign, pack, told, plan=True) as ends:
+            return await ends.plan()
 
     async def copy(
         self,
@@ -242,14 +264,26 @@ class AsyncClient:
             OciError: what either side refused.
             DeadlineExceeded: it took longer.
         """
-        told = on_event or self._on_event
-        async with (
-            _deadline(deadline),
-            self._open(source) as here,
-            self._open(destination, create=True) as there,
-        ):
-            wish = self._wish(here, there, platform=to_platform(platform), referrers=referrers, foreign=foreign)
-            return await _copy(here, there, wish, told)
+        opening = self._copying(source, destination, platform, referrers, foreign, plan=False)
+        async with _deadline(deadline), opening as ends:
+            return await ends.copy(on_event or self._on_event)
+
+    async def plan_copy(
+        self,
+        source: Reference | str,
+        destination: Reference | str,
+        *,
+        platform: Platform | str | None = None,
+        referrers: bool = False,
+        foreign: bool = False,
+    ) -> Plan:
+        """What ``copy`` would do, which it does not.
+
+        Raises:
+            BadReference, NotFound, OciError: as ``copy``, as far as reading meets it.
+        """
+        async with self._copying(source, destination, platform, referrers, foreign, plan=True) as ends:
+            return await ends.plan()
 
     async def tags(self, repository: Reference | str) -> list[str]:
         """The tags of the repository, in the registry's order.
@@ -295,28 +329,42 @@ class AsyncClient:
 
         return await find_spot(self._connections, str(reference))
 
-    @asynccontextmanager
-    async def _open(self, text: Reference | str, *, create: bool = False) -> AsyncIterator[Spot]:
-        from moorage.puller.places import open_spot  # noqa: PLC0415 (see the law)
+    def _pushing(
+        self,
+        source: str | os.PathLike[str],
+        reference: Reference | str,
+        platform: Platform | str | None,
+        referrers: bool,
+        foreign: bool,
+        pack: PackOptions | None,
+        told: OnEvent,
+        *,
+        plan: bool,
+    ) -> AbstractAsyncContextManager[Ends]:
+        from moorage.puller.ends import Extent, Opener  # noqa: PLC0415 (see the law)
 
-        async with open_spot(self._connections, str(text), store=lambda: self.store, create=create) as spot:
-            if create and not spot.tags:
-                raise BadReference(f"{spot.name}: a destination is named by a tag, its digest follows from the content")
-            yield spot
+        extent = Extent(to_platform(platform), referrers, foreign)
+        opener = Opener(self._connections, self._store_or_path())
+        return opener.pushing(os.fspath(source), str(reference), extent, pack=pack, on_event=told, plan=plan)
 
-    def _wish(self, here: Spot, there: Spot, *, platform: Platform | None, referrers: bool, foreign: bool) -> Wish:
-        from moorage.puller.transfer import StoredNames, Wish  # noqa: PLC0415 (see the law)
+    def _copying(
+        self,
+        source: Reference | str,
+        destination: Reference | str,
+        platform: Platform | str | None,
+        referrers: bool,
+        foreign: bool,
+        *,
+        plan: bool,
+    ) -> AbstractAsyncContextManager[Ends]:
+        from moorage.puller.ends import Extent, Opener  # noqa: PLC0415 (see the law)
 
-        names = None
-        if there.host and os.path.isdir(self.store_path):  # looking for hints makes no store
-            names = StoredNames(self.store.files, there.host)
-        return Wish(here.target, tags=there.tags, platform=platform, referrers=referrers, foreign=foreign, names=names)
+        extent = Extent(to_platform(platform), referrers, foreign)
+        opener = Opener(self._connections, self._store_or_path())
+        return opener.copying(str(source), str(destination), extent, plan=plan)
 
-
-async def _copy(here: Spot, there: Spot, wish: Wish, told: OnEvent) -> CopyResult:
-    from moorage.puller.transfer import copy_image  # noqa: PLC0415 (see the module's law)
-
-    return await copy_image(here.place, wish, there.place, on_event=told)
+    def _store_or_path(self) -> Store | str:
+        return self._store if isinstance(self._store, Store) else os.fspath(self._store or default_store())
 
 
 def to_reference(reference: Reference | str) -> Reference:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from moorage.puller.client import AsyncClient, to_platform, to_reference
-from moorage.puller.commands.arguments import facts
+from moorage.puller.commands.arguments import facts, tell_plan
 from moorage.puller.commands.running import run_async
 from moorage.puller.results import LayerResult, PullResult
 from moorage.puller.show.console import display, say, to_json
 from moorage.puller.show.text import few_lines, printable
 from moorage.puller.unpack.owners import OwnerMode
+from moorage.registry.oci import Platform, Reference
+
+if TYPE_CHECKING:
+    from moorage.puller.transfer import Plan
 
 __all__ = ["pull", "unpack"]
 
@@ -25,11 +29,15 @@ def pull(
     store: str | None,
     platform: str | None,
     deadline: float | None,
+    plan: bool,
     as_json: bool,
 ) -> Iterator[str]:
     """Fetches into the store, and unpacks there or to ``target``."""
     owners = _prepare_owners(owner)
     wanted, chosen = to_reference(reference), to_platform(platform)
+    if plan:
+        yield from _plan(wanted, chosen, store, as_json=as_json)
+        return
 
     async def work() -> PullResult:
         async with AsyncClient(store, on_event=show) as client:
@@ -42,6 +50,14 @@ def pull(
     _remark(result)
     name = f"{wanted.registry}/{wanted.repository}@{result.digest}"
     yield to_json({"event": "Pulled", "reference": name, **_to_json(result)}) if as_json else printable(name)
+
+
+def _plan(wanted: Reference, platform: Platform | None, store: str | None, *, as_json: bool) -> Iterator[str]:
+    async def work() -> Plan:
+        async with AsyncClient(store) as client:
+            return await client.plan_pull(wanted, platform=platform)
+
+    yield from tell_plan(run_async(work()), move="fetch", as_json=as_json)
 
 
 def unpack(

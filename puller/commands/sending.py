@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from moorage.puller.client import AsyncClient, to_platform, to_reference
-from moorage.puller.commands.arguments import facts
+from moorage.puller.commands.arguments import facts, tell_plan
 from moorage.puller.commands.running import run_async
 from moorage.puller.errors import BadReference
 from moorage.puller.places import is_local
@@ -14,7 +14,7 @@ from moorage.puller.platforms import host_platform
 from moorage.puller.show.console import display, to_json
 from moorage.puller.show.text import printable
 from moorage.puller.sources import is_directory_to_pack
-from moorage.puller.transfer import CopyResult
+from moorage.puller.transfer import CopyResult, Plan
 
 if TYPE_CHECKING:
     from moorage.puller.pack import PackOptions
@@ -33,13 +33,18 @@ def push(
     store: str | None,
     platform: str | None,
     deadline: float | None,
+    plan: bool,
     as_json: bool,
 ) -> Iterator[str]:
     """Sends a directory, a layout, an archive or an image of the store."""
     chosen, pack = to_platform(platform), _to_pack_options(source, compression, owner, ignore_file)
 
-    async def work() -> CopyResult:
+    async def work() -> CopyResult | Plan:
         async with AsyncClient(store, on_event=show) as client:
+            if plan:
+                return await client.plan_push(
+                    source, reference, platform=chosen, pack=pack, referrers=referrers, foreign=foreign
+                )
             return await client.push(
                 source,
                 reference,
@@ -92,13 +97,18 @@ def copy(
     store: str | None,
     platform: str | None,
     deadline: float | None,
+    plan: bool,
     as_json: bool,
 ) -> Iterator[str]:
     """Copies between registries, layouts, archives and the store."""
     chosen = None if all_platforms else to_platform(platform) or host_platform()
 
-    async def work() -> CopyResult:
+    async def work() -> CopyResult | Plan:
         async with AsyncClient(store, on_event=show) as client:
+            if plan:
+                return await client.plan_copy(
+                    source, destination, platform=chosen, referrers=referrers, foreign=foreign
+                )
             return await client.copy(
                 source, destination, platform=chosen, referrers=referrers, foreign=foreign, deadline=deadline
             )
@@ -119,7 +129,10 @@ def delete(reference: str) -> Iterator[str]:
     yield printable(f"deleted {to_reference(reference)}")
 
 
-def _tell(event: str, reference: str, result: CopyResult, *, as_json: bool) -> Iterator[str]:
+def _tell(event: str, reference: str, result: CopyResult | Plan, *, as_json: bool) -> Iterator[str]:
+    if isinstance(result, Plan):
+        yield from tell_plan(result, move="send", as_json=as_json)
+        return
     name = reference if is_local(reference) else str(to_reference(reference))
     if as_json:
         about = {**facts(result.descriptor), "moved": result.moved, "seconds": round(result.seconds, 3)}

@@ -9,12 +9,13 @@ from typing import Any
 
 import click
 
-__all__ = ["as_json", "deadline", "platform", "run", "store"]
+__all__ = ["as_json", "deadline", "plan", "platform", "run", "store"]
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document per line on stdout.")
 store = click.option("--store", metavar="DIR", help="The local store.  [default: $MOORAGE_STORE or the user's data]")
 platform = click.option("--platform", metavar="OS/ARCH", help="Which image of an index.  [default: this machine's]")
 
+plan = click.option("--plan", is_flag=True, help="Only say what would be moved, in bytes; nothing is done.")
 deadline = click.option(
     "--deadline", metavar="SECONDS", type=click.FloatRange(min=0, min_open=True), help="Give up when it takes longer."
 )

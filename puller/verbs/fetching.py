@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from moorage.puller.verbs import as_json, deadline, platform, run, store
+from moorage.puller.verbs import as_json, deadline, plan, platform, run, store
 
 __all__ = ["pull", "unpack"]
 
@@ -25,6 +25,7 @@ _owner = click.option(
 @store
 @platform
 @deadline
+@plan
 @as_json
 def pull(**options: Any) -> None:
     """Fetch an image into the store and unpack its layers."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from moorage.puller.verbs import as_json, deadline, platform, run, store
+from moorage.puller.verbs import as_json, deadline, plan, platform, run, store
 
 __all__ = ["copy", "delete", "push"]
 
@@ -27,6 +27,7 @@ foreign = click.option("--foreign", is_flag=True, help="Also foreign layers, whi
 @store
 @platform
 @deadline
+@plan
 @as_json
 def push(**options: Any) -> None:
     """Push a directory, an OCI layout, an archive or an image of the store.
@@ -47,6 +48,7 @@ def push(**options: Any) -> None:
 @store
 @platform
 @deadline
+@plan
 @as_json
 def copy(**options: Any) -> None:
     """Copy an image from anywhere to anywhere, digests unchanged.

@@ -119,6 +119,22 @@ def test_json_is_one_document_per_line(moorage: Moorage, host: str, files: Path)
     assert pulled[-1]["digest"] == pushed[-1]["digest"]
 
 
+def test_a_plan_tells_and_does_nothing(moorage: Moorage, host: str, files: Path) -> None:
+    """Of a pull, a push and a copy."""
+    planned = moorage.lines("push", files, f"{host}/plan:v1", "--plan")
+    assert planned[-1] == "would write 1 manifest, set the tag v1"
+    assert planned[-2].startswith("would send ")
+    moorage("tags", f"{host}/plan", status=1)
+    moorage("push", files, f"{host}/plan:v1")
+    fetching = moorage.lines("pull", f"{host}/plan:v1", "--plan")
+    assert [line.split()[-1] for line in fetching[:-2]] == ["fetch", "fetch"]
+    (document,) = moorage.documents("pull", f"{host}/plan:v1", "--plan", "--json")
+    assert (document["event"], document["moved"]) == ("Planned", document["size"])
+    moorage("pull", f"{host}/plan:v1")
+    assert moorage.lines("pull", f"{host}/plan:v1", "--plan")[-2].startswith("would fetch 0 B of ")
+    assert moorage.lines("copy", f"{host}/plan:v1", f"{host}/planned:v1", "--plan")[0].endswith(" mount from plan")
+
+
 def test_images_are_copied_in_all_directions(moorage: Moorage, host: str, files: Path, tmp_path: Path) -> None:
     """Registry to registry, to a layout, from a layout, from the store: one digest."""
     first = moorage.lines("push", files, f"{host}/copy/a:v1")[0].rpartition("@")[2]

@@ -136,6 +136,29 @@ def test_push_copy_list_and_delete(client: Client, registry: LoopbackRegistry, t
     assert again.descriptor == pushed.descriptor
 
 
+def test_plans_do_nothing(client: Client, image: str, registry: LoopbackRegistry, tmp_path: Path) -> None:
+    """They only read, and foresee what a pull, a push and a copy do."""
+    (tmp_path / "files").mkdir()
+    (tmp_path / "files" / "a").write_text("a")
+    registry.forget_requests()
+    plan = client.plan_pull(image)
+    assert [blob.action for blob in plan.blobs] == ["move"] * 3
+    assert plan.moved == plan.size == client.pull(image).fetched
+    assert client.plan_pull(image).moved == 0
+    pushing = client.plan_push(tmp_path / "files", f"{registry.host}/x/a:v1")
+    assert [str(tag) for tag in pushing.tags] == ["v1"]
+    copying = client.plan_copy(image, f"{registry.host}/x/b:v1")
+    assert {blob.action for blob in copying.blobs} == {"mount"}
+    assert {request.method for request in registry.requests} == {"GET", "HEAD"}
+    with pytest.raises(NotFound):
+        client.tags(f"{registry.host}/x/a")
+    with pytest.raises(BadReference):
+        client.plan_copy(image, f"docker-archive:{tmp_path / 'archive.tar'}")
+    with pytest.raises(MoorageError):
+        client.plan_copy(image, f"oci:{tmp_path / 'layout'}:v1")
+    assert {path.name for path in tmp_path.iterdir()} == {"files", "store"}
+
+
 @pytest.mark.parametrize(
     ("reference", "error"),
     [
