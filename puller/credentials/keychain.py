@@ -6,9 +6,9 @@ nobody, without a word. Helper programs run only while nothing was found yet.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Protocol, Self
 
 from moorage.puller.credentials.helpers import ask_helper
@@ -16,6 +16,7 @@ from moorage.puller.credentials.model import Credentials, Finding, Source, Targe
 from moorage.puller.credentials.places import all_places
 from moorage.puller.errors import CredentialsUnusable
 from moorage.puller.origins import Origin
+from moorage.puller.threads import in_thread
 
 __all__ = ["FixedKeychain", "Keychain", "Keys"]
 
@@ -56,7 +57,7 @@ class Keychain:
 
     async def find(self, origin: Origin, repository: str = "") -> Credentials | None:
         """See ``Keys``. Files and helper programs are read in a thread."""
-        return await asyncio.to_thread(self._find, Target(origin, repository))
+        return await in_thread(partial(self._find, Target(origin, repository)))
 
     def explain(self, target: Target) -> Iterator[Finding]:
         """What each place has for ``target``, in order; a failure is a reason too. Blocks.

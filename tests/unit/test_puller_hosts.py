@@ -129,12 +129,14 @@ class _Secure:
         mine.private_key_and_cert_chain_pem.write_to_path(str(folder / "me.pem"))
 
     @contextmanager
-    def registry(self, *, wants_certificate: bool = False) -> Iterator[str]:
+    def registry(self, *, wants_certificate: bool = False, challenge: str = "") -> Iterator[str]:
         """``localhost:PORT``."""
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                self.send_response(200)
+                self.send_response(401 if challenge else 200)
+                if challenge:
+                    self.send_header("WWW-Authenticate", challenge)
                 self.send_header("Content-Length", "0")
                 self.end_headers()
 
@@ -199,6 +201,14 @@ def test_a_client_certificate_is_shown_to_its_registry(secure: _Secure, tmp_path
         _ping(one, config)
         with pytest.raises(Unreachable):
             _ping(other, config)
+
+
+def test_a_token_service_is_not_trusted_with_its_registry(secure: _Secure, tmp_path: Path) -> None:
+    """That the registry's certificate is not verified says nothing about another port of its host (rule N3)."""
+    with secure.registry() as service, secure.registry(challenge=f'Bearer realm="https://{service}/token"') as registry:
+        config = _load(tmp_path, f'["{registry}"]\nplain_http = false\ninsecure = true\n')
+        with pytest.raises(Unreachable, match=r"(?i)token.*certificate"):
+            _ping(registry, config)
 
 
 @pytest.mark.parametrize(

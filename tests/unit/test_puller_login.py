@@ -13,10 +13,12 @@ from types import MappingProxyType
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moorage.puller.credentials import Credentials, FixedKeychain, Keys
 from moorage.puller.errors import BadAnswer, RateLimited
 from moorage.puller.hosts import HostConfig
-from moorage.puller.login import Login
+from moorage.puller.login import Login, _parse_token
 from moorage.puller.origins import Origin
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.transport import RetryPolicy, Transport
@@ -28,6 +30,7 @@ from tests.scripted import Reply, Scripted, Seen, scripted
 _HERE, _THERE = repository("team/app"), repository("other/base")
 _BLOB = blob("remote", 1000)
 _ALICE = Credentials("alice", "s3cret")
+_NAMES = st.sampled_from(["token", "access_token", "expires_in", "issued_at"])
 _FAST = RetryPolicy(attempts=1)
 _PULL = "repository:team/app:pull"
 
@@ -353,6 +356,26 @@ async def test_a_token_service_may_fail(reply: Reply, error: type[OciError]) -> 
             await registry.resolve_blob(_HERE, _BLOB.digest)
     assert "s3cret" not in str(caught.value)
     assert _ALICE.basic not in str(caught.value)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES | st.text(max_size=5), inner, max_size=4),
+    max_leaves=6,
+)
+
+
+@given(_JSON.map(lambda document: json.dumps(document).encode()) | st.binary(max_size=200))
+def test_any_answer_is_a_token_or_an_error(body: bytes) -> None:
+    """A header is sent only if it is one; a life is a time."""
+    try:
+        grant = _parse_token(body, "https://h/token")
+    except BadAnswer:
+        return
+    assert grant.header.isascii()
+    assert grant.header.isprintable()
+    assert grant.header.startswith("Bearer ")
+    assert 5 < grant.expires - time.monotonic() <= 24 * 3600
 
 
 @pytest.mark.parametrize(
