@@ -48,7 +48,7 @@ class AsyncClient:
         store: where pulled images are kept; None: ``$MOORAGE_STORE``, else the user's data. Made when first needed.
         keychain: who we are; None: docker's and podman's files and helpers, as the environment names them.
         hosts: how registries are reached; None: the user's configuration.
-        retry: how patiently requests are repeated; None: five attempts.
+        retry: how patiently requests are repeated; None: five attempts, for parts of blobs seven.
         timeouts: when a connection is given up; None: the defaults of ``Timeouts``.
         on_event: is told what happens, in the event loop's thread; methods may be given another.
     """
@@ -64,7 +64,7 @@ class AsyncClient:
         on_event: OnEvent = ignore,
     ) -> None:
         self._store = store
-        self._on_event = on_event
+        self._retry, self._on_event = retry, on_event
         self._connections = Connections(
             keychain=keychain, hosts=hosts, retry=retry, timeouts=timeouts, on_event=on_event
         )
@@ -168,6 +168,7 @@ class AsyncClient:
                 target=None if unpack is None else os.fspath(unpack),
                 trees=trees,
                 owners=owners,
+                retry=self._retry,
                 on_event=on_event or self._on_event,
             )
 
