@@ -5,8 +5,10 @@ Law: real sockets and HTTP/1.1 in threads. A test says per request what is wrong
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -57,13 +59,17 @@ Behave = Callable[[Asked], Behaviour]
 class BlobHost:
     """Serves ``content`` at every path. Use it as a context manager. ``busiest``: most answers at a time."""
 
-    def __init__(self, content: bytes, behave: Behave = lambda asked: FINE) -> None:
+    def __init__(
+        self, content: bytes, behave: Behave = lambda asked: FINE, *, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.content, self.behave = content, behave
         self.asked: list[Asked] = []
         self.lock = threading.Lock()
-        self.busy = self.busiest = 0
+        self.busy = self.busiest = self.connections = 0
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
         self._server.daemon_threads = True
+        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that leave are the rule
+        self.tls = tls
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
@@ -97,7 +103,17 @@ def _handler_of(host: BlobHost) -> type[BaseHTTPRequestHandler]:
         def setup(self) -> None:
             self.request.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)  # what is sent is soon received
             self.request.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if host.tls is not None:
+                self.request = host.tls.wrap_socket(self.request, server_side=True)
+            with host.lock:
+                host.connections += 1
             super().setup()
+
+        def finish(self) -> None:
+            with contextlib.suppress(OSError):
+                super().finish()
+            if host.tls is not None:
+                self.request.close()  # the server knows only the socket that this one wraps
 
         def log_message(self, *arguments: object) -> None:
             pass
