@@ -178,9 +178,9 @@ def _about(row: Row, moving: str, now: float, room: int) -> Line:
 
 
 def _figures(row: Row, now: float, room: int) -> Line:
-    done = row.unpacked if row.phase is Phase.UNPACKING else row.moved
-    rate = row.pace.rate(now) if row.phase is Phase.MOVING else 0.0
-    left = (row.blob.size - row.moved) / rate if rate else 0.0
+    is_here = row.phase is Phase.UNPACKING
+    done, rate = (row.unpacked, row.unpacking.rate(now)) if is_here else (row.moved, row.pace.rate(now))
+    left = (row.blob.size - done) / rate if rate else 0.0
     columns: Line = [
         (f"{_of(done, row.blob.size):>17}", ""),
         (f"{human_rate(rate, 1) if rate else '':>12}", "dim"),
@@ -197,11 +197,10 @@ def _history(row: Row) -> str:
 
 def _of(done: int, size: int) -> str:
     """``12.1 / 24.0 MB``, the unit once."""
-    whole = human_size(size)
-    number, unit = whole.split(" ")
+    unit = human_size(size).split(" ")[1]
     scale = {"B": 1, "kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12}[unit]
-    digits = 0 if unit == "B" else 1
-    return f"{done / scale:.{digits}f} / {number} {unit}"
+    digits = {"B": 0, "kB": 1, "MB": 1}.get(unit, 2)
+    return f"{done / scale:.{digits}f} / {size / scale:.{digits}f} {unit}"
 
 
 def _bar(row: Row, width: int) -> Iterator[tuple[str, str]]:
@@ -216,12 +215,14 @@ def _bar(row: Row, width: int) -> Iterator[tuple[str, str]]:
 def _total_line(progress: Progress, now: float, width: int) -> Line:
     moved, size = sum(row.moved for row in progress.rows), sum(row.blob.size for row in progress.rows)
     size = max(progress.resolved.size if progress.resolved else 0, size)
-    rate = progress.pace.rate(now)
-    parts = [_of(moved, size)]
+    rate, what = progress.pace.rate(now), ""
+    if moved >= size and any(row.phase is Phase.UNPACKING for row in progress.rows):
+        layers = [row for row in progress.rows if row.unpacked]
+        moved, size = sum(row.unpacked for row in layers), sum(row.blob.size for row in layers)
+        rate, what = progress.unpacking.rate(now), "unpacked "
+    parts = [what + _of(moved, size)]
     if rate:
         parts += [human_rate(rate, 1), f"{human_seconds((size - moved) / rate)} left"]
-    elif moved >= size:
-        parts.append("all here, unpacking")
     return [(_clip("  total        " + "   ".join(parts), width), "bold")]
 
 

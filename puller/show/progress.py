@@ -79,6 +79,7 @@ class Row:
     began: float | None = None
     ended: float | None = None
     pace: Pace = field(default_factory=Pace)
+    unpacking: Pace = field(default_factory=Pace)
 
     @property
     def is_layer(self) -> bool:
@@ -92,7 +93,7 @@ class Progress:
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
         self._rows: dict[Digest, Row] = {}
-        self.pace = Pace()
+        self.pace, self.unpacking = Pace(), Pace()
         self.resolved: Resolved | None = None
         self.finished: Finished | None = None
 
@@ -143,6 +144,8 @@ class Progress:
                 self._end(row, now)
             case UnpackProgress(blob, size):
                 row.unpacked = min(row.unpacked + size, blob.size)
+                row.unpacking.add(size, now)
+                self.unpacking.add(size, now)
                 if row.phase is not Phase.MOVING:
                     row.phase, row.ended = Phase.UNPACKING, None
             case LayerUnpacked(blob, entries):

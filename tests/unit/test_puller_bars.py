@@ -132,6 +132,20 @@ def test_the_total_has_rate_and_time_left_until_the_end() -> None:
     assert "total" not in transfer.lines()[-1]
 
 
+def test_unpacking_has_a_rate_and_a_time_of_its_own() -> None:
+    """Which the total tells, once everything is here."""
+    transfer = Transfer(1)
+    (layer,) = transfer.layers
+    transfer.say(
+        BlobStarted(CONFIG), BlobDone(CONFIG), BlobStarted(layer), BlobProgress(layer, layer.size), BlobDone(layer)
+    )
+    for _ in range(4):
+        transfer.now += 0.5
+        transfer.say(UnpackProgress(layer, 1_000_000))
+    assert " ".join(transfer.line_of(layer).split()[2:]) == "unpacking 4.0 / 10.0 MB 2.0 MB/s 3.0 s left"
+    assert " ".join(transfer.lines()[-1].split()) == "total unpacked 4.0 / 10.0 MB 2.0 MB/s 3.0 s left"
+
+
 def test_what_is_quick_draws_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     """Where all is here already, only the last line is said."""
     with Bars() as show:
