@@ -328,7 +328,7 @@ class AsyncClient:
     async def _find(self, reference: Reference | str) -> Spot:
         from moorage.puller.places import find_spot  # noqa: PLC0415 (see the law)
 
-        return await find_spot(self._connections, str(reference))
+        return await find_spot(self._connections, str(reference), store=lambda: self.store)
 
     def _pushing(
         self,

@@ -67,11 +67,11 @@ async def open_spot(
         async with open_archive(text, create=create) as spot:
             yield spot
     elif scheme == "store":
-        reference, images = parse_reference(rest), store()
+        images = store()
         async with images.leased():
-            yield Spot(Place(images.view(reference.registry), reference.repository), reference.target, str(reference))
+            yield _find_stored(images, rest)
     else:
-        yield await find_spot(connections, text, create=create)
+        yield await find_spot(connections, text, store=store, create=create)
 
 
 def is_local(text: str) -> bool:
@@ -102,24 +102,32 @@ async def open_archive(text: str, *, create: bool = False) -> AsyncIterator[Spot
         yield Spot(Place(source, _THE_REPOSITORY), source.choose(name).digest, text)
 
 
-async def find_spot(connections: Connections, text: str, *, create: bool = False) -> Spot:
-    """The registry or layout that ``text`` means.
+async def find_spot(connections: Connections, text: str, *, store: Callable[[], Store], create: bool = False) -> Spot:
+    """The registry, layout or place in the store that ``text`` means.
 
     Args:
+        store: gives the store, where it is needed; another process may take the image out of it.
         create: a layout that does not exist is made.
 
     Raises:
-        BadReference: it is not well written, or means an archive or the store, which are for copies.
+        BadReference: it is not well written, or means an archive, which is for copies.
         LayoutInvalid: the directory is no layout.
     """
-    scheme = text.partition(":")[0]
-    if is_archive(text) or scheme == "store":
+    scheme, _, rest = text.partition(":")
+    if is_archive(text):
         raise BadReference(f"{text}: {scheme}: can be copied and pushed from, and copied to; nothing else")
+    if scheme == "store":
+        return _find_stored(store(), rest)
     if text.startswith(_PREFIX):
         return parse_layout(text.removeprefix(_PREFIX), create=create)
     reference = parse_reference(text)
     place = Place(await connections.remote(reference.registry), reference.repository)
     return Spot(place, reference.target, str(reference), reference.registry)
+
+
+def _find_stored(store: Store, text: str) -> Spot:
+    reference = parse_reference(text)
+    return Spot(Place(store.view(reference.registry), reference.repository), reference.target, str(reference))
 
 
 def is_layout(path: str) -> bool:

@@ -29,12 +29,12 @@ def tags(repository: str, as_json: bool) -> Iterator[str]:
         yield from names
 
 
-def inspect(reference: str, platform: str | None, as_json: bool) -> Iterator[str]:
+def inspect(reference: str, store: str | None, platform: str | None, as_json: bool) -> Iterator[str]:
     """Shows what a reference names."""
     chosen = to_platform(platform)
 
     async def work() -> Image:
-        async with AsyncClient() as client:
+        async with AsyncClient(store) as client:
             return await client.image(reference, platform=chosen, index=chosen is None)
 
     image = run_async(work())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from moorage.puller.verbs import as_json, platform, run
+from moorage.puller.verbs import as_json, platform, run, store
 
 __all__ = ["inspect", "tags"]
 
@@ -20,8 +20,12 @@ def tags(**options: Any) -> None:
 
 @click.command()
 @click.argument("reference")
+@store
 @platform
 @as_json
 def inspect(**options: Any) -> None:
-    """Show what a reference names."""
+    """Show what a reference names.
+
+    store:REFERENCE is an image of the store.
+    """
     run("inspect", **options)

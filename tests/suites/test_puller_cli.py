@@ -333,3 +333,14 @@ def test_packing_options_that_make_no_sense(moorage: Moorage, host: str, files: 
     """Are said before anything is sent; for what is not packed they are wrong usage."""
     moorage("push", files, f"{host}/packed:v1", *option, status=1 if option[1] == "none" else 2)
     moorage("push", f"{host}/none:v1", f"{host}/packed:v1", *option, status=2)
+
+
+def test_an_image_of_the_store_is_inspected(moorage: Moorage, host: str, files: Path) -> None:
+    """As it would be in its registry, without asking that."""
+    moorage("push", files, f"{host}/inspected:v1")
+    moorage("pull", f"{host}/inspected:v1")
+    there = moorage.documents("inspect", f"{host}/inspected:v1", "--json")
+    moorage("tag", f"{host}/inspected:v1", "example.invalid/inspected:v1")
+    here = moorage.documents("inspect", "store:example.invalid/inspected:v1", "--json")
+    assert here == [{**there[0], "reference": "example.invalid/inspected:v1"}]
+    assert "unknown" in moorage("inspect", "store:example.invalid/inspected:v2", status=1).stderr
