@@ -229,7 +229,9 @@ class _Connection:
         sock = self._http.sock if self._http else None
         if sock is None or time.monotonic() - self.idle_since > _IDLE_SECONDS:
             return False
-        return not select.select([sock], [], [], 0)[0]  # readable while idle: closed, or about to be
+        poll = select.poll()  # select() knows no descriptor above 1023
+        poll.register(sock, select.POLLIN)
+        return not poll.poll(0)  # readable while idle: closed, or about to be
 
     def time_left(self) -> float:
         """Seconds until the answer must have come.

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 __all__ = ["Width"]
 
-_SETTLE = 0.25  # a new connection needs a few round trips before it carries anything
-_MEASURE = 0.4
+_SETTLE = 0.2  # a new connection needs a few round trips before it carries anything
+_MEASURE = 0.3
 _GAIN = 1.1
+_FIRST_GROWTH = 4  # a single connection is the common case, and a download is over soon
 _REST = 10.0
 _TROUBLE_SPACING = 1.0  # when many connections fail at once, that is one trouble
 
@@ -40,11 +41,11 @@ class Width:
                 self._mark = (now, arrived)
                 self._judge(now, rate, is_waiting_for_network)
 
-    def trouble(self, now: float) -> None:
-        """Something broke, or the host asked for less."""
+    def trouble(self, now: float, *, in_use: int) -> None:
+        """Something broke, or the host asked for less than so many connections."""
         if now - self._trouble_at >= _TROUBLE_SPACING:
             self._trouble_at, self._rest_until, self._before = now, now + _REST, None
-            self.ceiling = self.target = max(1, min(self._in_use, self.ceiling) // 2)
+            self.ceiling = self.target = max(1, min(in_use, self.ceiling) // 2)
 
     def _judge(self, now: float, rate: float, is_waiting_for_network: bool) -> None:
         if self._before is not None:
@@ -55,5 +56,5 @@ class Width:
                 return
         if now >= self._rest_until and is_waiting_for_network:
             self._before = (self._in_use, rate)
-            self.target = min(self._in_use * 2, self._most)
+            self.target = min(self._in_use * (_FIRST_GROWTH if self._in_use == 1 else 2), self._most)
             self.ceiling = max(self.ceiling, self.target)

@@ -79,5 +79,5 @@ class Host:
     def trouble(self, delay: float) -> None:
         """Something broke, or the host asks not to be asked for ``delay`` seconds."""
         now = time.monotonic()
-        self._width.trouble(now)
+        self._width.trouble(now, in_use=self.workers)
         self._not_before = max(self._not_before, now + delay)

@@ -158,8 +158,8 @@ def test_trouble_halves_and_rest_follows() -> None:
     """At 429, 5xx and stalls; many at once are one trouble. After the rest it is tried again."""
     line = _Line(20e6, 1e12)
     line.run(5)
-    line.width.trouble(line.now)
-    line.width.trouble(line.now + 0.1)
+    line.width.trouble(line.now, in_use=16)
+    line.width.trouble(line.now + 0.1, in_use=8)
     assert line.width.ceiling == 8
     assert line.run(8) == 8
     assert line.run(8) == 16
