@@ -15,11 +15,11 @@ from contextlib import suppress
 
 from moorage.puller.entries import Entry, Kind
 from moorage.puller.errors import UnsafeLayer
-from moorage.puller.unpack.decide import Path
+from moorage.puller.unpack.decide import Path, shown
 from moorage.puller.unpack.limits import Limits
 from moorage.puller.unpack.owners import ROOTLESS, OwnerMode, default_owners, encode_owner, has_all_rights
 from moorage.puller.unpack.remarks import Remarks
-from moorage.puller.unpack.rooted import Directory, shown
+from moorage.puller.unpack.rooted import Directory
 from moorage.puller.unpack.xattrs import check_xattrs, chosen_xattrs
 
 __all__ = ["Attributes"]

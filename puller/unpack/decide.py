@@ -6,6 +6,7 @@ symlinks are data. Names that begin with ``.wh.`` delete from lower layers and n
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -26,6 +27,7 @@ __all__ = [
     "decide",
     "is_reserved",
     "parse_path",
+    "shown",
     "stays",
 ]
 
@@ -101,10 +103,10 @@ def decide(entry: Entry, limits: Limits, *, keep_markers: bool = False) -> Actio
     if entry.kind is Kind.HARD_LINK:
         target = parse_path(entry.link, limits)
         if not target:
-            raise UnsafeLayer(f"{entry.name!r}: a hard link to the root")
+            raise UnsafeLayer(f"{shown((entry.name,))}: a hard link to the root")
         return Link(path, target)
     if entry.kind is Kind.CHARACTER_DEVICE and entry.device == (0, 0):
-        raise UnsafeLayer(f"{entry.name!r}: an overlay whiteout in an archive")
+        raise UnsafeLayer(f"{shown((entry.name,))}: an overlay whiteout in an archive")
     return Put(path, entry)
 
 
@@ -118,15 +120,20 @@ def parse_path(name: bytes, limits: Limits) -> Path:
     if b"" in path or b"." in path:
         path = tuple(part for part in path if part not in (b"", b"."))
     if b".." in path:
-        raise UnsafeLayer(f"{name[:256]!r}: leads outside of the root")
+        raise UnsafeLayer(f"{shown((name,))}: leads outside of the root")
     if len(path) > limits.depth or (len(name) > limits.component and max(map(len, path), default=0) > limits.component):
-        raise UnsafeLayer(f"{name[:256]!r}: too deep or too long")
+        raise UnsafeLayer(f"{shown((name,))}: too deep or too long")
     return path
 
 
 def stays(entry: Entry, *, existing_is_directory: bool) -> bool:
     """Whether what exists stays and only gets the entry's attributes: a directory meeting a directory."""
     return existing_is_directory and entry.kind is Kind.DIRECTORY
+
+
+def shown(path: Path) -> str:
+    """A path as it may stand in a message."""
+    return ascii("/".join(os.fsdecode(part) for part in path))[:300]
 
 
 def is_reserved(name: bytes) -> bool:
@@ -139,10 +146,10 @@ def _decide_whiteout(path: Path, entry: Entry, *, keep_markers: bool) -> Action:
     if any(part.startswith(_LEFTOVER) and part != OPAQUE for part in path):
         return Skip(path, "bookkeeping of an old storage driver")
     if any(map(is_reserved, parent)):
-        raise UnsafeLayer(f"{entry.name[:256]!r}: a whiteout has no children")
+        raise UnsafeLayer(f"{shown((entry.name,))}: a whiteout has no children")
     hidden = name.removeprefix(WHITEOUT)
     if hidden in (b"", b".", b".."):
-        raise UnsafeLayer(f"{name!r}: a whiteout of nothing")
+        raise UnsafeLayer(f"{shown(path)}: a whiteout of nothing")
     if keep_markers:
         return Put(path, Entry(entry.name, Kind.FILE, 0o600, mtime=entry.mtime))
     return HideChildren(parent) if name == OPAQUE else Hide((*parent, hidden))

@@ -15,12 +15,12 @@ from collections.abc import Iterable, Iterator
 from moorage.puller.entries import Entry, Kind
 from moorage.puller.errors import BrokenLayer, UnsafeLayer
 from moorage.puller.unpack.attributes import Attributes
-from moorage.puller.unpack.decide import OPAQUE, WHITEOUT, Path, stays
+from moorage.puller.unpack.decide import OPAQUE, WHITEOUT, Path, shown, stays
 from moorage.puller.unpack.limits import Limits
 from moorage.puller.unpack.notes import Note, Notes, write_notes
 from moorage.puller.unpack.owners import OwnerMode
 from moorage.puller.unpack.remarks import Remarks
-from moorage.puller.unpack.rooted import NOTHING_SPARED, Directory, RootedTree, is_directory, remove_tree, shown
+from moorage.puller.unpack.rooted import NOTHING_SPARED, Directory, RootedTree, is_directory, remove_tree
 from moorage.puller.unpack.written import Written
 
 __all__ = ["Destination"]

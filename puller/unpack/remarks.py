@@ -5,8 +5,7 @@ Rule: one line for each cause, however many entries it touches, so that nobody r
 
 from __future__ import annotations
 
-from moorage.puller.unpack.decide import Path
-from moorage.puller.unpack.rooted import shown
+from moorage.puller.unpack.decide import Path, shown
 
 __all__ = ["Remarks"]
 

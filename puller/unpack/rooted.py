@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from moorage.puller.errors import UnsafeLayer
-from moorage.puller.unpack.decide import Path, is_reserved
+from moorage.puller.unpack.decide import Path, is_reserved, shown
 from moorage.puller.unpack.limits import Limits
 
-__all__ = ["NOTHING_SPARED", "Directory", "RootedTree", "Spared", "is_directory", "remove_tree", "shown"]
+__all__ = ["NOTHING_SPARED", "Directory", "RootedTree", "Spared", "is_directory", "remove_tree"]
 
 _OPEN_TO_WALK = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | getattr(os, "O_PATH", os.O_RDONLY)
 _OPEN_TO_READ = os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_RDONLY
@@ -240,11 +240,6 @@ def _remove_if_empty(parent: int, name: bytes) -> bool:
             raise
         return False
     return True
-
-
-def shown(path: Path) -> str:
-    """A path as it may stand in a message."""
-    return ascii("/".join(os.fsdecode(part) for part in path))[:300]
 
 
 def _read_link(here: Directory, name: bytes) -> bytes | None:
