@@ -312,5 +312,6 @@ class Exchange:
     def _finish(self, *, keep_alive: bool) -> None:
         self.finished = True
         self._chunks.clear()
+        self.buffered = 0  # or the rest of the body would find the buffer full, and never be read
         self._wake()
         self._link.answered(keep_alive=keep_alive)

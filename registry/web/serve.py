@@ -286,7 +286,8 @@ def _timed_wait(seconds: float) -> int | None:
 
 def _welcome(settings: Settings, url: str) -> str:
     place = url.partition("://")[2].replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104  # as shown
+    root = settings.root.partition("?")[0] if settings.root.startswith("s3:") else settings.root
     return (
-        f"Moorage serves {settings.root} on {url} (workers: {settings.workers}). "
+        f"Moorage serves {root} on {url} (workers: {settings.workers}). "
         f"Push a first image: moorage push DIRECTORY {place}/hello:latest"
     )
