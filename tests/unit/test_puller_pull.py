@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gzip
 import os
 import threading
 import time
@@ -21,7 +20,6 @@ from moorage.puller.store import Store
 from moorage.puller.unsynced import Unsynced
 from moorage.registry.oci import (
     BlobUnknown,
-    Descriptor,
     Digest,
     DigestInvalid,
     Manifest,
@@ -29,11 +27,11 @@ from moorage.registry.oci import (
     Reference,
     Tag,
 )
-from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER_GZIP
 from moorage.registry.testing import Corrupt, LoopbackRegistry, Slow, Stall
 
-from tests.content import Blob, Content, artifact, index, json_bytes, platforms, push, repository
+from tests.content import artifact, index, platforms, repository
 from tests.layers import archive, directory, file, seen, symlink
+from tests.pulled import image_of, push_image
 
 _BASE = {"etc/motd": "hello", "usr/bin/tool": "x" * 1000}
 _TOP = {"etc/.wh.motd": "", "srv/data": "y" * 1000}
@@ -58,28 +56,6 @@ def leaves_no_thread() -> Iterator[None]:
 async def _pull(registry: LoopbackRegistry, store: Store, name: str = "team/app:v1", **options: Any) -> PullResult:
     async with RemoteRegistry.connect(registry.host) as remote:
         return await pull_image(remote, Reference.parse(f"{registry.host}/{name}"), store, **options)
-
-
-def _image(*raws: bytes, compressed: tuple[bytes, ...] = (), diff_ids: tuple[Digest, ...] = ()) -> Content:
-    """An image of these archives. ``compressed``: the blobs of the layers; ``diff_ids``: what the config says."""
-    blobs = compressed or tuple(gzip.compress(raw, 1, mtime=0) for raw in raws)
-    layers = [Blob(Descriptor(OCI_LAYER_GZIP, Digest.of(blob), len(blob)), blob) for blob in blobs]
-    names = [str(digest) for digest in diff_ids or map(Digest.of, raws)]
-    text = json_bytes({"architecture": "amd64", "os": "linux", "rootfs": {"type": "layers", "diff_ids": names}})
-    config = Blob(Descriptor(OCI_CONFIG, Digest.of(text), len(text)), text)
-    document = {
-        "schemaVersion": 2,
-        "mediaType": OCI_IMAGE,
-        "config": config.descriptor.to_json(),
-        "layers": [layer.descriptor.to_json() for layer in layers],
-    }
-    return Content(Manifest.of(json_bytes(document), OCI_IMAGE), (config, *layers))
-
-
-async def _push(registry: LoopbackRegistry, content: Content, tag: str = "v1") -> None:
-    async with RemoteRegistry.connect(registry.host) as remote:
-        await push(remote, repository(), content, tag)
-    registry.forget_requests()
 
 
 def _names(store: Store) -> list[str]:
@@ -149,8 +125,8 @@ async def test_an_image_that_is_there_costs_one_head(registry: LoopbackRegistry,
 
 async def test_a_tag_of_an_index_costs_one_head_too(registry: LoopbackRegistry, store: Store) -> None:
     """The store remembers which index the image was chosen from, and for which platform."""
-    one, other = _image(archive(file("one"))), _image(archive(file("other")))
-    await _push(registry, index([one, other]))
+    one, other = image_of(archive(file("one"))), image_of(archive(file("other")))
+    await push_image(registry, index([one, other]))
     first, second = platforms(2)
     for platform, content, requests in (
         (first, one, ["GET manifests", "GET manifests", "GET blobs", "GET blobs"]),
@@ -244,7 +220,7 @@ async def test_without_trees_blobs_are_all(registry: LoopbackRegistry, store: St
 
 async def test_an_artifact_is_kept_as_it_is(registry: LoopbackRegistry, store: Store) -> None:
     """Its layers are no archives of files."""
-    await _push(registry, artifact(layers=2))
+    await push_image(registry, artifact(layers=2))
     result = await _pull(registry, store)
     assert (result.platform, result.paths, len(result.layers)) == (None, [], 2)
 
@@ -266,7 +242,7 @@ async def test_wrong_bytes_leave_nothing(registry: LoopbackRegistry, store: Stor
 
 async def test_a_config_that_names_other_layers_is_refused(registry: LoopbackRegistry, store: Store) -> None:
     """The archive does not have the diffID; nothing is to be seen of the image."""
-    await _push(registry, _image(archive(file("x")), diff_ids=(Digest.of(b"another"),)))
+    await push_image(registry, image_of(archive(file("x")), diff_ids=(Digest.of(b"another"),)))
     with pytest.raises(BrokenLayer, match="not the layer"):
         await _pull(registry, store)
     assert _trees(store) == []
@@ -276,8 +252,8 @@ async def test_a_config_that_names_other_layers_is_refused(registry: LoopbackReg
 async def test_a_refused_layer_stops_the_others_at_once(registry: LoopbackRegistry, store: Store) -> None:
     """The second layer would take for ever; what has arrived of it stays for the next pull."""
     big = archive(file("big", os.urandom(300_000)))
-    content = _image(archive(file("../out")), big)
-    await _push(registry, content)
+    content = image_of(archive(file("../out")), big)
+    await push_image(registry, content)
     slow = content.blobs[2].digest
     stalled = registry.inject(Stall(after=100_000), path=f"*/blobs/{slow}")
     began = time.monotonic()
@@ -290,8 +266,8 @@ async def test_a_refused_layer_stops_the_others_at_once(registry: LoopbackRegist
 
 async def test_a_cancelled_pull_cleans_up_and_goes_on_next_time(registry: LoopbackRegistry, store: Store) -> None:
     """Staging is removed, what has arrived is kept; the layer was being unpacked while it arrived."""
-    content = _image(archive(file("first", b"f" * 1_000_000), file("rest", os.urandom(2_000_000))))
-    await _push(registry, content)
+    content = image_of(archive(file("first", b"f" * 1_000_000), file("rest", os.urandom(2_000_000))))
+    await push_image(registry, content)
     layer = content.blobs[1].descriptor
     registry.inject(Stall(after=1_200_000), path=f"*/blobs/{layer.digest}")
     pull = asyncio.create_task(_pull(registry, store))
@@ -313,8 +289,8 @@ async def test_a_cancelled_pull_cleans_up_and_goes_on_next_time(registry: Loopba
 
 async def test_what_an_earlier_run_left_may_be_damaged(registry: LoopbackRegistry, store: Store) -> None:
     """A power cut keeps a file's length and loses its bytes: they are fetched again, and unpacked again."""
-    content = _image(archive(file("data", os.urandom(2_000_000))))
-    await _push(registry, content)
+    content = image_of(archive(file("data", os.urandom(2_000_000))))
+    await push_image(registry, content)
     layer = content.blobs[1].descriptor
     registry.inject(Stall(after=1_200_000), path=f"*/blobs/{layer.digest}")
     pull = asyncio.create_task(_pull(registry, store))
@@ -356,7 +332,7 @@ async def test_a_tree_from_before_a_reboot_is_made_anew(registry: LoopbackRegist
 async def test_equal_layers_are_one(registry: LoopbackRegistry, store: Store) -> None:
     """Some builders write an empty layer many times."""
     raw = archive(directory("d"), symlink("d/l", "x"))
-    await _push(registry, _image(raw, archive(file("x")), raw))
+    await push_image(registry, image_of(raw, archive(file("x")), raw))
     result = await _pull(registry, store)
     assert (len(result.layers), len(set(result.paths))) == (3, 2)
     assert _requests(registry).count("GET blobs") == 3

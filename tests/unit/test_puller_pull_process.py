@@ -1,0 +1,96 @@
+"""A pull as a process of its own: its memory, and how it takes signals and kills."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from moorage.registry.oci import Digest
+from moorage.registry.testing import LoopbackRegistry, Stall
+
+from tests.content import repository
+from tests.layers import archive, file
+from tests.pulled import image_of, push_image
+
+_MIB = 1024 * 1024
+_PULL = """
+import sys
+from moorage.puller.cli import main
+sys.argv = ["moorage", "pull", sys.argv[1], "--store", sys.argv[2]]
+try:
+    main()
+finally:
+    print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
+"""
+
+
+@contextmanager
+def _pulling(registry: LoopbackRegistry, store: Path) -> Iterator[subprocess.Popen[str]]:
+    """A running pull; it does not outlive the block."""
+    command = [sys.executable, "-c", _PULL, f"{registry.host}/{repository()}:v1", str(store)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _pull(registry: LoopbackRegistry, store: Path) -> int:
+    """The peak of its memory, in bytes."""
+    with _pulling(registry, store) as process:
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
+    return int(out.splitlines()[-1]) * 1024
+
+
+async def test_memory_does_not_grow_with_the_image(registry: LoopbackRegistry, tmp_path: Path) -> None:
+    """Forty layers, and one that alone is larger than the bound would be if it were held."""
+    big = archive(file("big", os.urandom(96 * _MIB)), file("zeros", bytes(96 * _MIB)))
+    small = [archive(file(f"f{number}", os.urandom(_MIB // 4))) for number in range(40)]
+    await push_image(registry, image_of(big, *small, compressed=(big, *small)))
+    assert _pull(registry, tmp_path / "store") < 128 * _MIB
+
+
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["INT", "TERM", "KILL"])
+async def test_a_stopped_pull_loses_nothing(registry: LoopbackRegistry, tmp_path: Path, sent: signal.Signals) -> None:
+    """What has arrived is not fetched again; half a tree is gone at once, or after a kill with the next pull."""
+    raw = archive(file("first", b"f" * 1_000_000), file("rest", os.urandom(3_000_000)))
+    content = image_of(raw)
+    await push_image(registry, content)
+    layer, store = content.blobs[1].descriptor, tmp_path / "store"
+    registry.inject(Stall(after=2_000_000), path=f"*/blobs/{layer.digest}", times=None)
+    part = store / "ingests" / f"sha256-{layer.digest.hex}.part"
+    with _pulling(registry, store) as process:
+        _wait(lambda: _size(part) >= 1_000_000 and any(store.glob("staging/**/first")))
+        process.send_signal(sent)
+        began = time.monotonic()
+        process.communicate(timeout=20)
+    assert process.returncode != 0
+    assert time.monotonic() - began < 5
+    assert [*store.glob("staging/*")] == [] or sent is signal.SIGKILL
+    assert [*store.glob("unpacked/sha256-*")] == [*store.glob("unpacked/*.lock")]
+    registry.heal()
+    registry.forget_requests()
+    _pull(registry, store)
+    again = [request for request in registry.requests if str(layer.digest) in request.path]
+    assert min(int(request.headers["range"].removeprefix("bytes=").partition("-")[0]) for request in again) > 0
+    assert (store / "unpacked" / f"sha256-{Digest.of(raw).hex}" / "rest").stat().st_size == 3_000_000
+    assert [*store.glob("staging/*")] == []
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _wait(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
