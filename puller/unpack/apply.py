@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from moorage.puller.errors import TargetExists, UnsafeLayer
+from moorage.puller.errors import BrokenLayer, TargetExists, UnsafeLayer
 from moorage.puller.events import Times
 from moorage.puller.unpack.decide import Hide, HideChildren, Link, Put, Skip, decide
 from moorage.puller.unpack.destination import Destination
@@ -116,8 +116,11 @@ def apply_layer(destination: Destination, layer: Layer, limits: Limits, *, keep_
     """
     began = time.perf_counter()
     with Archive(layer, limit=limits.of_archive(layer.descriptor.size)) as archive:
-        entries = _apply_entries(destination, TarReader(iter(archive), limits), limits, keep_markers=keep_markers)
-        archive.check()
+        try:
+            entries = _apply_entries(destination, TarReader(iter(archive), limits), limits, keep_markers=keep_markers)
+            archive.check()
+        except (UnsafeLayer, BrokenLayer) as exc:
+            raise type(exc)(f"layer {layer.descriptor.digest}: {exc}") from exc
         seconds = time.perf_counter() - began
         times = archive.times + Times(disk=seconds - archive.waited)
         return Unpacked(entries, archive.size, seconds=seconds, times=times)

@@ -123,7 +123,7 @@ class Archive:
             BrokenLayer: it is not what the image's config names.
         """
         if self._hasher.hexdigest() != self._layer.diff_id.hex:
-            raise BrokenLayer(f"{self._layer.descriptor.digest}: is not the layer that the image's config names")
+            raise BrokenLayer("it is not the layer that the image's config names")
 
     def _inflate(self) -> Iterator[bytes]:
         with self._layer.open() as file:  # here, so that nobody closes it while this thread reads
@@ -133,6 +133,6 @@ class Archive:
         for chunk in self._inflated:
             self.size += len(chunk)
             if self.size > self._limit:
-                raise UnsafeLayer(f"{self._layer.descriptor.digest}: becomes more than {self._limit} bytes")
+                raise UnsafeLayer(f"it becomes more than {self._limit} bytes")
             self._hasher.update(chunk)
             yield chunk
