@@ -115,7 +115,8 @@ class Login:
         return next((grant.header for grant in (exact, *wider) if grant and grant.expires > now), None)
 
     async def answer_challenge(self, scope: Scope, answer: Answer, *, sent: str | None) -> bool:
-        """Logs in as a 401 asks. True: ``header`` now gives something else than ``sent``, the header that was refused.
+        """Logs in as a 401 asks. True: ``header`` now gives something else than ``sent``, the header that was refused;
+        False: it asks for nothing that we know.
 
         Raises:
             Unauthorized, Denied: the token service refused, or there are no credentials.
@@ -134,6 +135,14 @@ class Login:
                 turn.failures, turn.failure = turn.failures + 1, exc
                 raise
 
+    def refusal(self, scope: Scope) -> Unauthorized:
+        """What to say of a registry that refuses what a login has just given."""
+        _, credentials = self._found.get(_repository_of(scope), (0.0, None))
+        what = str(scope) or "to use it"
+        if credentials is None:
+            return Unauthorized(f"{self._origin}: not permitted without a login: {what} ({_invitation(self._origin)})")
+        return Unauthorized(f"{self._origin}: not permitted to {credentials.who}: {what}")
+
     async def _log_in(self, scope: Scope, challenges: list[Challenge], sent: str | None) -> bool:
         repository = _repository_of(scope)
         offered = {challenge.scheme: challenge for challenge in reversed(challenges)}
@@ -141,7 +150,7 @@ class Login:
             return False
         credentials = await self._find_credentials(repository, afresh=sent is not None)
         if credentials is not None and credentials.registry_token:
-            return self._fix(repository, f"Bearer {credentials.registry_token}", sent)
+            return self._fix(scope, f"Bearer {credentials.registry_token}", sent)
         if "bearer" in offered:
             service = self._service_of(offered["bearer"], scope)
             self._forget_expired()
@@ -149,12 +158,18 @@ class Login:
             return True
         if credentials is None or not credentials.password:
             raise Unauthorized(f"{self._origin}: {_lacking(self._origin, credentials)}")
-        return self._fix(repository, credentials.basic, sent)
+        return self._fix(scope, credentials.basic, sent)
 
-    def _fix(self, repository: str, header: str, sent: str | None) -> bool:
-        """Uses one header for everything in ``repository``; False: it was refused already."""
-        self._fixed[repository] = header
-        return header != sent
+    def _fix(self, scope: Scope, header: str, sent: str | None) -> bool:
+        """Uses one header from now on for everything in the scope's repository.
+
+        Raises:
+            Unauthorized: it was refused already.
+        """
+        if header == sent:
+            raise self.refusal(scope)
+        self._fixed[_repository_of(scope)] = header
+        return True
 
     async def _find_credentials(self, repository: str, *, afresh: bool) -> Credentials | None:
         since, found = self._found.get(repository, (-math.inf, None))
@@ -264,7 +279,10 @@ def _refusal(status: int, registry: Origin, realm: str, credentials: Credentials
 
 def _lacking(registry: Origin, credentials: Credentials | None) -> str:
     """What to say where a login is wanted and we have none that fits."""
-    host = str(registry).partition("://")[2]
     if credentials is None:
-        return f"a login is needed, and nobody is logged in (moorage login {host})"
+        return f"a login is needed, and nobody is logged in ({_invitation(registry)})"
     return f"it asks for a password, and there is only {credentials.who}"
+
+
+def _invitation(registry: Origin) -> str:
+    return f"moorage login {str(registry).partition('://')[2]}"

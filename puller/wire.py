@@ -117,6 +117,8 @@ class Wire:
             if not await self._login.answer_challenge(scope, answer, sent=sent):
                 raise await error_of(endpoint, answer)
         async with self._transport.exchange(_signed(request, self._header(request, scope))) as answer:
+            if answer.status == 401 and self._is_challenge(request, answer):
+                raise self._login.refusal(scope)
             yield answer
 
     def _is_challenge(self, request: Request, answer: Answer) -> bool:

@@ -7,13 +7,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import bcrypt
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.x509.oid import NameOID
 
 from tests.interop.programs import daemon, find
 
-__all__ = ["PEERS", "peer"]
+__all__ = ["PEERS", "peer", "peer_with_tokens"]
 
 PEERS = {"distribution 3": ("registry", "serve"), "Debian's docker-registry": ("docker-registry", "serve")}
 """Name → program and verb. Both read the same kind of configuration file."""
@@ -26,25 +32,69 @@ def peer(name: str, place: Path, *, accounts: Mapping[str, str] | None = None) -
     Args:
         accounts: the passwords of those who may use it; None: everybody may.
     """
-    program, verb = PEERS[name]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
     place.mkdir(parents=True)
-    config = place / "config.yml"
+    auth = ""
+    if accounts is not None:
+        auth = f"auth: {{htpasswd: {{realm: 'peer', path: '{_htpasswd(place, accounts)}'}}}}\n"
+    with _registry(name, place, auth) as url:
+        yield url
+
+
+@contextmanager
+def peer_with_tokens(place: Path, *, accounts: Mapping[str, str]) -> Iterator[str]:
+    """Runs Debian's docker-registry with the sample token server of distribution; yields the registry's URL.
+
+    Everybody may do everything below ``NAME/``, and nothing else.
+    """
+    place.mkdir(parents=True)
+    address = _free_address()
+    key, certificate = _signer(place)
+    auth = (
+        f"auth: {{token: {{realm: 'http://{address}/token/', service: 'peer', issuer: 'tokens',"
+        f" rootcertbundle: '{certificate}'}}}}\n"
+    )
+    server: list[str | Path] = [find("token-server"), "-addr", address, "-issuer", "tokens", "-realm", "tokens"]
+    server += ["-key", key, "-passwd", _htpasswd(place, accounts)]
+    with (
+        daemon(server, place / "token-log", lambda: _answers(f"http://{address}/token/")),
+        _registry("Debian's docker-registry", place, auth) as url,
+    ):
+        yield url
+
+
+@contextmanager
+def _registry(name: str, place: Path, auth: str) -> Iterator[str]:
+    program, verb = PEERS[name]
+    address, config = _free_address(), place / "config.yml"
     config.write_text(
-        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{address}'}}\n"
+        f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{address}'}}\n{auth}"
         f"storage: {{filesystem: {{rootdirectory: {place / 'data'}}}, delete: {{enabled: true}}}}\n"
     )
-    if accounts is not None:
-        lines = (
-            f"{user}:{bcrypt.hashpw(word.encode(), bcrypt.gensalt(5)).decode()}" for user, word in accounts.items()
-        )
-        (place / "htpasswd").write_text("\n".join(lines))
-        with config.open("a") as file:
-            file.write(f"auth: {{htpasswd: {{realm: 'peer', path: '{place / 'htpasswd'}'}}}}\n")
     with daemon([find(program), verb, config], place / "log", lambda: _answers(f"http://{address}/v2/")):
         yield f"http://{address}"
+
+
+def _free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def _htpasswd(place: Path, accounts: Mapping[str, str]) -> Path:
+    lines = (f"{user}:{bcrypt.hashpw(word.encode(), bcrypt.gensalt(5)).decode()}" for user, word in accounts.items())
+    (place / "htpasswd").write_text("\n".join(lines))
+    return place / "htpasswd"
+
+
+def _signer(place: Path) -> tuple[Path, Path]:
+    """A key that signs tokens, and the certificate by which a registry knows it."""
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokens")])
+    builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+    (place / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    (place / "certificate.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    return place / "key.pem", place / "certificate.pem"
 
 
 def _answers(url: str) -> bool:
@@ -52,6 +102,6 @@ def _answers(url: str) -> bool:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # a loopback registry that we started
             return bool(answer.status == 200)
     except urllib.error.HTTPError as answer:
-        return answer.code == 401
+        return answer.code in (400, 401)
     except (urllib.error.URLError, ConnectionError):
         return False

@@ -263,7 +263,7 @@ async def test_a_token_that_is_no_longer_taken_is_replaced_once() -> None:
             return world(seen)
 
         server.answer = stubborn
-        with pytest.raises(Unauthorized):
+        with pytest.raises(Unauthorized, match=f"not permitted to 'alice': {_PULL}"):
             await registry.resolve_blob(_HERE, _BLOB.digest)
         assert len(server.seen) - before == 3
 
