@@ -25,6 +25,7 @@ _GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     },
     "Store": {f"{_VERBS}.keeping": ("images", "history", "tag", "rm", "prune", "verify")},
     "Accounts": {f"{_VERBS}.accounts": ("login", "logout", "explain-auth")},
+    "Shell": {f"{_VERBS}.completing": ("completion",)},
     "Server": {_SERVER: ("serve", "config")},
 }
 _SERVER_HELP = {"serve": "Serve a registry.", "config": "Look at the server's settings."}  # not loaded for a list

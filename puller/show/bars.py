@@ -16,6 +16,7 @@ from moorage.puller.events import BlobSkipped, Event, Finished, ManifestDone, Pa
 from moorage.puller.show.console import say
 from moorage.puller.show.progress import Phase, Progress, Row
 from moorage.puller.show.text import (
+    counted,
     finished_line,
     human_rate,
     human_seconds,
@@ -146,7 +147,7 @@ def _count(rows: list[Row], moving: str) -> str:
 
 
 def _header(resolved: Resolved, width: int) -> Line:
-    about = f"  {resolved.blobs} blobs, {human_size(resolved.size)}"
+    about = f"  {counted(resolved.blobs, 'blob', 'blobs')}, {human_size(resolved.size)}"
     return [
         (_clip(printable(resolved.reference), max(width - len(about), 8)), "bold"),
         (_clip(about, width // 2), "dim"),
@@ -191,7 +192,7 @@ def _figures(row: Row, now: float, room: int) -> Line:
 
 def _history(row: Row) -> str:
     took = human_seconds(row.ended - row.began) if row.ended is not None and row.began is not None else ""
-    again = f"{row.retries} {'retry' if row.retries == 1 else 'retries'}" if row.retries else ""
+    again = counted(row.retries, "retry", "retries") if row.retries else ""
     return ", ".join(part for part in (took, printable(row.note), again) if part)
 
 

@@ -22,7 +22,15 @@ from moorage.puller.events import (
     Warned,
 )
 from moorage.puller.show.console import Silent, say
-from moorage.puller.show.text import finished_line, human_rate, human_seconds, human_size, packed_lines, short_digest
+from moorage.puller.show.text import (
+    counted,
+    finished_line,
+    human_rate,
+    human_seconds,
+    human_size,
+    packed_lines,
+    short_digest,
+)
 from moorage.registry.oci import Descriptor
 
 __all__ = ["PlainLines"]
@@ -40,7 +48,7 @@ class PlainLines(Silent):
             return
         if isinstance(event, Resolved):
             name = "" if event.reference == str(event.descriptor.digest) else f"{event.reference} is "
-            say(f"{name}{event.descriptor.digest}: {event.blobs} blobs, {human_size(event.size)}")
+            say(f"{name}{event.descriptor.digest}: {counted(event.blobs, 'blob', 'blobs')}, {human_size(event.size)}")
         elif isinstance(event, Finished):
             say(finished_line(event))
         elif isinstance(event, Warned):
@@ -68,7 +76,7 @@ class PlainLines(Silent):
                 return f"{reason}, {human_size(blob.size)}"
             case LayerUnpacked(_, entries, size, seconds):
                 took = f" in {human_seconds(seconds)}" if seconds else ""
-                return f"unpacked {entries} entries, {human_size(size)}{took}"
+                return f"unpacked {counted(entries, 'entry', 'entries')}, {human_size(size)}{took}"
 
     def _pace(self, blob: Descriptor) -> str:
         began = self._started.pop(str(blob.digest), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from moorage.puller.show.text import human_size, short_digest
+from moorage.puller.show.text import counted, human_size, short_digest
 from moorage.puller.transfer.results import Plan, PlannedBlob
 
 __all__ = ["plan_lines", "plan_to_json"]
@@ -40,7 +40,7 @@ def _lines(plan: Plan, move: str) -> Iterator[str]:
     moving = sum(blob.action == "move" for blob in plan.blobs)
     yield f"would {move} {human_size(plan.moved)} of {human_size(plan.size)}, {moving} of {len(plan.blobs)} blobs"
     tags = f", set the tag {', '.join(map(str, plan.tags))}" if plan.tags else ""
-    yield f"would write {len(plan.manifests)} {'manifest' if len(plan.manifests) == 1 else 'manifests'}{tags}"
+    yield f"would write {counted(len(plan.manifests), 'manifest', 'manifests')}{tags}"
 
 
 def _blob_to_json(blob: PlannedBlob) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from moorage.puller.events import (
     Waiting,
     Warned,
 )
+from moorage.puller.show.text import counted
 from moorage.registry.oci import Descriptor, Digest
 
 __all__ = ["Phase", "Progress", "Row"]
@@ -149,7 +150,10 @@ class Progress:
                 if row.phase is not Phase.MOVING:
                     row.phase, row.ended = Phase.UNPACKING, None
             case LayerUnpacked(blob, entries):
-                row.unpacked, row.note = blob.size, ", ".join(filter(None, (row.note, f"{entries} entries")))
+                row.unpacked, row.note = (
+                    blob.size,
+                    ", ".join(filter(None, (row.note, counted(entries, "entry", "entries")))),
+                )
                 self._end(row, now)
 
     def _end(self, row: Row, now: float) -> None:

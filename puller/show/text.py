@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from moorage.puller.events import Finished, Packed
 
 __all__ = [
+    "counted",
     "few_lines",
     "finished_line",
     "human_rate",
@@ -53,6 +54,11 @@ def short_digest(digest: object) -> str:
     return str(digest).partition(":")[2][:12]
 
 
+def counted(number: int, one: str, many: str) -> str:
+    """``1 entry``, ``2 entries``."""
+    return f"{number} {one if number == 1 else many}"
+
+
 def human_seconds(seconds: float) -> str:
     """A duration as people read it: ``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``."""
     if seconds < 9.95:
@@ -85,7 +91,7 @@ def packed_lines(packed: Packed) -> list[str]:
     """What a directory became, and what was left out."""
     size, compressed = human_size(packed.size), human_size(packed.descriptor.size)
     return [
-        f"packed {packed.entries} entries, {size}, into {compressed}",
+        f"packed {counted(packed.entries, 'entry', 'entries')}, {size}, into {compressed}",
         *few_lines([f"left out: {path}: is a socket" for path in packed.skipped]),
     ]
 

@@ -291,8 +291,22 @@ def test_help_loads_nothing_heavy() -> None:
 def test_help_names_every_verb(moorage: Moorage) -> None:
     """The server's too."""
     said = moorage("--help").stdout
-    for verb in ("pull", "push", "copy", "tags", "inspect", "images", "unpack", "delete", "serve", "config"):
+    for verb in (
+        *("pull", "push", "copy", "tags", "inspect", "unpack", "delete", "images", "history", "tag", "rm", "prune"),
+        *("verify", "login", "logout", "explain-auth", "completion", "serve", "config"),
+    ):
         assert f"  {verb} " in said
+
+
+def test_a_shell_completes_verbs_and_options(moorage: Moorage) -> None:
+    """As bash asks, after the script of ``moorage completion bash``."""
+    assert "_MOORAGE_COMPLETE=bash_complete" in moorage("completion", "bash").stdout
+    program = Path(sys.executable).with_name("moorage")
+    for words, expected in (("moorage pu", ["pull", "push"]), ("moorage pull --pl", ["--plan", "--platform"])):
+        asked = {"_MOORAGE_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+        environment = os.environ | asked
+        done = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60, check=False)
+        assert sorted(line.removeprefix("plain,") for line in done.stdout.split()) == expected
 
 
 @pytest.mark.parametrize(
