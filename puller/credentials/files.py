@@ -33,6 +33,7 @@ class AuthFile:
 
     @property
     def name(self) -> str:
+        """See ``Source``."""
         return f"file {self.path}"
 
     def look(self, target: Target) -> list[Finding]:
@@ -54,6 +55,7 @@ class AuthText:
 
     @property
     def name(self) -> str:
+        """See ``Source``."""
         return f"variable {self.variable}"
 
     def look(self, target: Target) -> list[Finding]:

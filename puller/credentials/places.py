@@ -40,6 +40,7 @@ class Variables:
 
     @property
     def name(self) -> str:
+        """See ``Source``."""
         return "variables MOORAGE_USERNAME and MOORAGE_PASSWORD"
 
     def look(self, target: Target) -> list[Finding]:
