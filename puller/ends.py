@@ -6,12 +6,13 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 
 from moorage.puller.connections import Connections
 from moorage.puller.errors import BadReference
-from moorage.puller.events import OnEvent
+from moorage.puller.events import OnEvent, Warned
 from moorage.puller.pack import PackOptions
-from moorage.puller.places import Spot, is_archive, open_spot
+from moorage.puller.places import Spot, open_spot, plan_spot
 from moorage.puller.sources import is_directory_to_pack, open_source
 from moorage.puller.store import Store
 from moorage.puller.transfer import CopyResult, Plan, StoredNames, Wish, copy_image, plan_copy
@@ -39,6 +40,8 @@ class Ends:
 
     async def copy(self, on_event: OnEvent) -> CopyResult:
         """See ``copy_image``."""
+        if self.here.remark:
+            on_event(Warned(self.here.remark))
         return await copy_image(self.here.place, self.wish, self.there.place, on_event=on_event)
 
     async def plan(self) -> Plan:
@@ -81,9 +84,8 @@ class Opener:
 
     @asynccontextmanager
     async def _destination(self, text: str, *, plan: bool) -> AsyncIterator[Spot]:
-        if plan and is_archive(text):
-            raise BadReference(f"{text}: an archive is written whole; there is nothing to plan")
-        async with open_spot(self._connections, text, store=self._open_store, create=not plan) as there:
+        opening = plan_spot if plan else partial(open_spot, create=True)
+        async with opening(self._connections, text, store=self._open_store) as there:
             if not there.tags:
                 raise BadReference(
                     f"{there.name}: a destination is named by a tag, its digest follows from the content"

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
 from functools import partial
 
+from moorage.puller.archives.refusing import Nothing
 from moorage.puller.connections import Connections
 from moorage.puller.errors import BadReference, ImageError
 from moorage.puller.layout import ImageLayout
@@ -25,7 +26,17 @@ from moorage.puller.threads import in_thread
 from moorage.puller.transfer import Place
 from moorage.registry.oci import RepositoryName, Tag, TagOrDigest
 
-__all__ = ["Spot", "find_spot", "is_archive", "is_layout", "is_local", "open_archive", "open_spot", "parse_layout"]
+__all__ = [
+    "Spot",
+    "find_spot",
+    "is_archive",
+    "is_layout",
+    "is_local",
+    "open_archive",
+    "open_spot",
+    "parse_layout",
+    "plan_spot",
+]
 
 _PREFIX = "oci:"
 _ARCHIVES = frozenset({"docker-archive", "oci-archive"})
@@ -34,12 +45,16 @@ _THE_REPOSITORY = RepositoryName("layout")
 
 @dataclass(frozen=True, slots=True)
 class Spot:
-    """One image, or where to put one. ``target``: its tag or digest. ``name``: to show. ``host``: of a registry."""
+    """One image, or where to put one.
+
+    ``target``: its tag or digest. ``name``: to show. ``host``: of a registry. ``remark``: what people should know.
+    """
 
     place: Place
     target: TagOrDigest
     name: str
     host: str = ""
+    remark: str = ""
 
     @property
     def tags(self) -> list[Tag]:
@@ -55,7 +70,7 @@ async def open_spot(
 
     Args:
         store: gives the store, where it is needed; nothing is taken out of it during the block.
-        create: it is a destination: a layout that does not exist is made, an archive is begun.
+        create: it is a destination: a layout that does not exist is made, an archive will be.
 
     Raises:
         BadReference: it is not well written.
@@ -72,6 +87,27 @@ async def open_spot(
             yield _find_stored(images, rest)
     else:
         yield await find_spot(connections, text, store=store, create=create)
+
+
+@asynccontextmanager
+async def plan_spot(connections: Connections, text: str, *, store: Callable[[], Store]) -> AsyncIterator[Spot]:
+    """The destination that ``text`` means, to be looked at only: what is not there yet is empty, and not made.
+
+    Raises:
+        BadReference, LayoutInvalid: see ``open_spot``.
+    """
+    if is_archive(text):
+        async with open_archive(text, create=True) as spot:
+            yield spot
+    elif text.startswith(_PREFIX) and not _exists(path := text.removeprefix(_PREFIX).partition(":")[0]):
+        yield Spot(Place(Nothing(path), _THE_REPOSITORY), Tag("planned"), text)
+    else:
+        async with open_spot(connections, text, store=store) as spot:
+            yield spot
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)
 
 
 def is_local(text: str) -> bool:
@@ -99,7 +135,8 @@ async def open_archive(text: str, *, create: bool = False) -> AsyncIterator[Spot
         yield Spot(Place(target, _THE_REPOSITORY), Tag("archive"), text)
         return
     with closing(await in_thread(partial(ArchiveSource.open, path))) as source:
-        yield Spot(Place(source, _THE_REPOSITORY), source.choose(name).digest, text)
+        remark = f"{path} has no manifests, as old docker archives: made one" if source.is_converted else ""
+        yield Spot(Place(source, _THE_REPOSITORY), source.choose(name).digest, text, remark=remark)
 
 
 async def find_spot(connections: Connections, text: str, *, store: Callable[[], Store], create: bool = False) -> Spot:

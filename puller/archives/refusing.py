@@ -12,9 +12,11 @@ from typing import NoReturn
 from moorage.registry.oci import (
     ANY_VALUE,
     BlobStream,
+    BlobUnknown,
     Descriptor,
     Digest,
     Manifest,
+    ManifestUnknown,
     RepositoryName,
     Tag,
     TagCondition,
@@ -23,7 +25,7 @@ from moorage.registry.oci import (
     UploadStatus,
 )
 
-__all__ = ["Refusing"]
+__all__ = ["Nothing", "Refusing"]
 
 
 class Refusing:
@@ -126,3 +128,15 @@ class Refusing:
     ) -> AsyncIterator[Descriptor]:
         """See ``Lister``."""
         self._refuse()
+
+
+class Nothing(Refusing):
+    """A place that is not there yet, for plans: it holds nothing."""
+
+    async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
+        """See ``Reader``."""
+        raise BlobUnknown
+
+    async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
+        """See ``Reader``."""
+        raise ManifestUnknown
