@@ -150,10 +150,8 @@ class Progress:
                 if row.phase is not Phase.MOVING:
                     row.phase, row.ended = Phase.UNPACKING, None
             case LayerUnpacked(blob, entries):
-                row.unpacked, row.note = (
-                    blob.size,
-                    ", ".join(filter(None, (row.note, counted(entries, "entry", "entries")))),
-                )
+                notes = (row.note, counted(entries, "entry", "entries"))
+                row.unpacked, row.note = blob.size, ", ".join(filter(None, notes))
                 self._end(row, now)
 
     def _end(self, row: Row, now: float) -> None:
