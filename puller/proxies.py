@@ -2,6 +2,7 @@
 
 Rule: Go's reading of these variables, which docker, podman and crane share: ``NO_PROXY`` lists hosts (with all below
 them), ``.domain`` (only below it), addresses, networks, each perhaps with a port, or ``*``. Loopback is never proxied.
+Proxies are spoken to in plain HTTP, as nearly all are; what is meant for an HTTPS registry passes them encrypted.
 ``HTTP_PROXY`` in capitals is ignored where ``REQUEST_METHOD`` shows that a web server set it (CVE-2016-5385).
 """
 
@@ -61,8 +62,11 @@ def _read_proxy(variable: str, value: str) -> Proxy:
     url = value if "://" in value else f"http://{value}"
     try:
         origin, parts = Origin.of(url), urlsplit(url)
-    except BadAnswer:  # the value may hold a password: it is not shown
-        raise HostsInvalid(f"the variable {variable} is not the address of an http or https proxy") from None
+        is_plain = origin.scheme == "http"
+    except BadAnswer:
+        is_plain = False
+    if not is_plain:  # the value may hold a password: it is not shown
+        raise HostsInvalid(f"the variable {variable} is not the address of an HTTP proxy, http://host:port")
     if parts.username is None:
         return Proxy(origin)
     login = f"{unquote(parts.username)}:{unquote(parts.password or '')}"

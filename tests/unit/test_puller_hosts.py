@@ -275,7 +275,9 @@ def test_some_hosts_are_reached_directly(listed: str, url: str, is_direct: bool)
     assert (proxies.of_origin(Origin.of(url)) is None) == is_direct
 
 
-@pytest.mark.parametrize("value", ["socks5://u:s3cret@proxy.example", "http://", "http://[x:s3cret"])
+@pytest.mark.parametrize(
+    "value", ["socks5://u:s3cret@proxy.example", "https://u:s3cret@proxy.example", "http://", "http://[x:s3cret"]
+)
 def test_a_proxy_that_is_none_is_refused(value: str) -> None:
     """By the name of its variable; what it says may be secret."""
     with pytest.raises(HostsInvalid, match="HTTPS_PROXY") as caught:
