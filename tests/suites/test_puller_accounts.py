@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import fcntl
 import json
 import os
+import pty
 import subprocess
 import sys
+import termios
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -14,6 +19,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pytest
 from moorage.puller.credentials import Credentials
+from moorage.registry.testing import LoopbackRegistry
 
 from tests.scripted import Reply, Scripted, Seen, scripted
 
@@ -151,3 +157,28 @@ async def test_mirrors_and_remarks_are_explained(home: Home) -> None:
         "https://registry-1.docker.io, repository library/alpine: logs in as nobody",
     ]
     assert "crosses the network in the open" in out
+
+
+def test_login_asks_on_a_terminal(home: Home, registry: LoopbackRegistry) -> None:
+    """For the user, and for the password without showing it."""
+    ours, theirs = pty.openpty()
+    environment = {**os.environ, "HOME": str(home.path), "XDG_RUNTIME_DIR": str(home.path), "DOCKER_CONFIG": ""}
+    process = subprocess.Popen(
+        [*_MAIN, "login", registry.host], env=environment, stdin=theirs, stdout=theirs, stderr=theirs,
+        start_new_session=True, preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(theirs)
+    shown = ""
+    answers = {"User for": "alice\n", "Password": "s3cret\n"}
+    with contextlib.suppress(OSError):  # the terminal is gone with its last user
+        while chunk := os.read(ours, 4096).decode():
+            shown += chunk
+            for question in [question for question in answers if question in shown]:
+                while question == "Password" and termios.tcgetattr(ours)[3] & termios.ECHO:
+                    time.sleep(0.01)
+                os.write(ours, answers.pop(question).encode())
+    os.close(ours)
+    assert process.wait(30) == 0, shown
+    assert f"logged in to {registry.host} as alice" in shown
+    assert "s3cret" not in shown
+    assert json.loads(home.config.read_text())["auths"][registry.host]["auth"] == _ALICE.basic.removeprefix("Basic ")
