@@ -90,25 +90,29 @@ async def test_a_stall_and_a_cancellation_end(host: BlobHost, authority: trustme
 async def test_a_tunnel_is_asked_for(host: BlobHost, authority: trustme.CA) -> None:
     """https goes through a proxy as CONNECT; the proxy's secret stays with the proxy, and sees nothing else."""
     heard: list[bytes] = []
+    port, over = int(host.host.rpartition(":")[2]), asyncio.Event()
+
+    async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+        while piece := await source.read(65536):
+            target.write(piece)
+            await target.drain()
+        target.close()
 
     async def tunnel(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         heard.append(await reader.readuntil(b"\r\n\r\n"))
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", int(host.host.rpartition(":")[2]))
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
-
-        async def pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
-            while piece := await source.read(65536):
-                target.write(piece)
-                await target.drain()
-            target.close()
-
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer), return_exceptions=True)
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        await asyncio.gather(writer.wait_closed(), far_writer.wait_closed())
+        over.set()
 
     async with await asyncio.start_server(tunnel, "127.0.0.1", 0) as proxy:
         address = Origin.of(f"http://127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
         route = Route(tls=_trusting(authority).tls, proxy=Proxy(address, "Basic cHJveHk="))
         async with Transport(retry=_FAST, route=lambda origin: route) as transport:
             assert await _read(transport, f"https://{host.host}/") == _CONTENT
+        async with asyncio.timeout(10):
+            await over.wait()
     assert heard[0].startswith(f"CONNECT {host.host} HTTP/1".encode())
     assert b"Proxy-Authorization: Basic cHJveHk=" in heard[0]
     assert "proxy-authorization" not in host.asked[0].headers
