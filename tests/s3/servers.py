@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -16,6 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -33,11 +35,24 @@ class S3Server:
     name: str
     endpoint: str
     environment: dict[str, str]
+    process: subprocess.Popen[bytes]
 
     def bucket(self) -> str:
         """Makes a bucket and returns its name."""
         name = f"test-{secrets.token_hex(6)}"
-        client = boto3.client(
+        self._client().create_bucket(Bucket=name)
+        return name
+
+    def keys(self, bucket: str) -> list[str]:
+        """Every key in a bucket (of at most a thousand)."""
+        return [one["Key"] for one in self._client().list_objects_v2(Bucket=bucket).get("Contents", ())]
+
+    def open_multiparts(self, bucket: str) -> list[str]:
+        """The keys of multipart uploads that are open, as far as the server lists them."""
+        return [one["Key"] for one in self._client().list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
+
+    def _client(self) -> Any:
+        return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
             region_name="us-east-1",
@@ -45,9 +60,6 @@ class S3Server:
             aws_secret_access_key=self.environment["AWS_SECRET_ACCESS_KEY"],
             config=Config(s3={"addressing_style": "path"}),
         )
-        client.create_bucket(Bucket=name)
-        client.close()
-        return name
 
     def url(self, bucket: str, prefix: str = "") -> str:
         """What ``--root`` takes."""
@@ -87,8 +99,9 @@ def running(name: str, place: Path) -> Iterator[S3Server]:
     endpoint = f"http://127.0.0.1:{port}"
     try:
         _await(process, endpoint, place / "log")
-        yield S3Server(name, endpoint, {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret})
+        yield S3Server(name, endpoint, {"AWS_ACCESS_KEY_ID": key, "AWS_SECRET_ACCESS_KEY": secret}, process)
     finally:
+        process.send_signal(signal.SIGCONT)
         process.terminate()
         process.wait(20)
 
