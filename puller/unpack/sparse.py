@@ -45,7 +45,7 @@ def version_of(records: Mapping[bytes, bytes]) -> tuple[int, int]:
     has_map = _PREFIX + b"map" in keys
     if version == (b"1", b"0") and not has_map and _PREFIX + b"realsize" in keys:
         return 1, 0
-    if version in ((b"0", b"0"), (b"0", b"1")) and has_map and _PREFIX + b"size" in keys:
+    if version in ((b"0", b"0"), (b"0", b"1")) and has_map and {_PREFIX + b"size", _PREFIX + b"numblocks"} <= keys:
         return 0, 0
     raise BrokenLayer("a sparse file of an unknown form")
 
@@ -59,8 +59,7 @@ def record_map(records: Mapping[bytes, bytes]) -> Extents:
     raw = records[_PREFIX + b"map"]
     numbers = [decimal(part) for part in raw.split(b",")] if raw else []
     extents = _paired(numbers)
-    count = records.get(_PREFIX + b"numblocks")
-    if count is not None and decimal(count) != len(extents):
+    if decimal(records[_PREFIX + b"numblocks"]) != len(extents):
         raise BrokenLayer("a sparse map of another length")
     return extents
 
