@@ -72,6 +72,11 @@ class RemoteRegistry:
     def __repr__(self) -> str:
         return f"<RemoteRegistry {self._wire.origin}>"
 
+    @property
+    def retry(self) -> RetryPolicy:
+        """How patiently requests are repeated."""
+        return self._wire.retry
+
     @classmethod
     @asynccontextmanager
     async def connect(

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from moorage.puller.errors import ImageError
 from moorage.puller.events import BlobDone, BlobSkipped, BlobStarted, OnEvent, Retried
+from moorage.puller.fetch.engine import Fetcher
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.transfer.contents import FileContent, Meter, StreamContent, content_of
 from moorage.puller.transfer.graph import Place
@@ -43,6 +44,7 @@ class Carrier:
     destination: Place
     known: Known
     on_event: OnEvent
+    fetcher: Fetcher | None = None
     _uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
 
     async def carry(self, blob: Descriptor) -> BlobResult:
@@ -50,6 +52,8 @@ class Carrier:
         if await self.exists(blob):
             self.on_event(BlobSkipped(blob, "exists"))
             return BlobResult(blob, "exists")
+        if self.fetcher is not None:
+            return await _fetch(self.fetcher, blob)
         async with self._uploads:
             began = time.monotonic()
             meter = Meter(blob, self.on_event)
@@ -112,6 +116,13 @@ class Carrier:
                 await asyncio.sleep(_RETRY_DELAY * attempt)
             else:
                 return
+
+
+async def _fetch(fetcher: Fetcher, blob: Descriptor) -> BlobResult:
+    """A layout is filled as the store is: in ranges, resumed, hashed once, shared with other processes."""
+    fetched = await fetcher.fetch(blob)
+    action: Action = "exists" if fetched.source == "cached" else "moved"
+    return BlobResult(blob, action, fetched.fetched, fetched.seconds)
 
 
 async def _blamed(

@@ -15,6 +15,9 @@ from contextlib import AbstractAsyncContextManager, nullcontext
 from typing import Protocol, runtime_checkable
 
 from moorage.puller.events import Finished, ManifestDone, OnEvent, Resolved, Times, ignore
+from moorage.puller.fetch.engine import Fetcher
+from moorage.puller.layout import ImageLayout
+from moorage.puller.remote import RemoteRegistry
 from moorage.puller.transfer.carry import Carrier
 from moorage.puller.transfer.crowd import for_each
 from moorage.puller.transfer.graph import Place
@@ -56,8 +59,8 @@ async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event:
     root, blobs = selection.root, selection.blobs
     size = sum(blob.size for blob in blobs)
     on_event(Resolved(str(wish.reference), root.descriptor, len(blobs), size, blobs))
-    async with _receiving(destination, selection):
-        carrier = Carrier(source, destination, wish.known(source, destination), on_event)
+    async with _receiving(destination, selection), _fetching(source, destination, on_event) as fetcher:
+        carrier = Carrier(source, destination, wish.known(source, destination), on_event, fetcher)
         moved = await for_each(blobs, carrier.carry, limit=_PARALLEL)
         await _Writer(destination, on_event).write(selection, wish.tags)
     return _finish(selection, moved, time.monotonic() - began, on_event)
@@ -66,6 +69,13 @@ async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event:
 def _receiving(destination: Place, selection: Selection) -> AbstractAsyncContextManager[None]:
     if isinstance(destination.registry, Expecting):
         return destination.registry.receiving((*selection.others, selection.root), selection.blobs)
+    return nullcontext()
+
+
+def _fetching(source: Place, destination: Place, on_event: OnEvent) -> AbstractAsyncContextManager[Fetcher | None]:
+    there = destination.registry
+    if isinstance(source.registry, RemoteRegistry) and isinstance(there, ImageLayout):
+        return Fetcher(source.registry, source.repository, there.files, retry=source.registry.retry, on_event=on_event)
     return nullcontext()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -28,7 +29,7 @@ from moorage.registry.oci import (
 )
 from moorage.registry.oci.media_types import OCI_INDEX
 from moorage.registry.store import LocalRegistry
-from moorage.registry.testing import LoopbackRegistry, Refuse
+from moorage.registry.testing import Drop, LoopbackRegistry, Refuse
 from moorage.storage_backends.memory import MemoryStore
 
 from tests.content import Content, artifact, blob, chunked, image, index, nondistributable, push, read_bytes, repository
@@ -258,6 +259,18 @@ async def test_questions_are_asked_side_by_side(registry: LoopbackRegistry, layo
         await _copy(layout, image("wide", layers=12, size=1000), remote)
     asked = [method for method, _ in _asked(registry)]
     assert asked.index("PUT") > [i for i, method in enumerate(asked) if method == "HEAD"][4]
+
+
+async def test_a_layout_is_filled_in_parts(registry: LoopbackRegistry, layout: ImageLayout) -> None:
+    """A connection that breaks costs what was lost, not the blob."""
+    noise = random.Random(1).randbytes(6_000_000)
+    registry.add_image("team/app:v1", {"noise": noise})
+    registry.inject(Drop(after=4_000_000), method="GET", path="*/blobs/*", skip=1, times=1)
+    async with _remote(registry) as remote:
+        result = await copy_image(Place(remote, _HERE), Wish(Tag("v1"), tags=[_LATEST]), Place(layout, _THERE))
+    assert (await layout.resolve_manifest(_THERE, _LATEST)).digest == result.descriptor.digest
+    assert {blob.action for blob in result.blobs} == {"moved"}
+    assert any("range" in request.headers for request in registry.requests)
 
 
 async def test_a_damaged_blob_is_blamed_on_us(registry: LoopbackRegistry, layout: ImageLayout) -> None:
