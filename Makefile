@@ -19,7 +19,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
 .DEFAULT_GOAL := help
-.PHONY: help demo serve test root lint format wheel bench conformance interop crash clean
+.PHONY: help demo serve test root lint format wheel bench conformance interop s3 crash clean
 
 help:  ## show these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ conformance: $(DEVELOPMENT)  ## the official OCI suite; its binary is CONFORMANC
 
 interop: $(DEVELOPMENT)  ## docker, podman, buildah, skopeo, containerd, umoci, crane, regctl, cosign, oras (root)
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/interop
+
+s3: $(DEVELOPMENT)  ## the store and the registry over real S3 servers: minio, versitygw
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/s3 -n 2
 
 crash: $(DEVELOPMENT)  ## power cuts on ext4 and xfs, kills, full disks (root)
 	$(BIN)/python -m pytest tests/crash
