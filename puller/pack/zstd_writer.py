@@ -16,19 +16,20 @@ import zstandard
 
 __all__ = ["ZstdWriter"]
 
-_MOST_WORKERS = 8
-"""More would hold more jobs in memory: a job is at most four windows, 8 MiB at level 3, 32 MiB at level 19."""
+_MOST_WORKERS = ((9, 8), (12, 4), (19, 2))
+"""Levels up to, and threads: more would take more than about 250 MiB (measured: 25, 50 and 120 MiB a thread)."""
 
 
 class ZstdWriter:
     """Compresses what is written and hands it to ``sink``, in order, in the writer's thread.
 
     Args:
-        workers: threads; None: as many as there are cores, within reason.
+        workers: threads; None: as many as there are cores and as memory allows.
     """
 
     def __init__(self, sink: Callable[[bytes], None], *, level: int, workers: int | None = None) -> None:
-        threads = workers or min(os.cpu_count() or 1, _MOST_WORKERS)
+        most = next(most for up_to, most in _MOST_WORKERS if level <= up_to)
+        threads = workers or min(os.cpu_count() or 1, most)
         compressor = zstandard.ZstdCompressor(level=level, threads=threads, write_checksum=True)
         self._stream = compressor.compressobj()
         self._sink = sink
