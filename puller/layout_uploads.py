@@ -9,7 +9,6 @@ import fcntl
 import hashlib
 import os
 import re
-import secrets
 from collections.abc import AsyncIterable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO
@@ -44,7 +43,7 @@ class LayoutUploads:
         """See ``Uploader.start_upload``."""
         if algorithm is not None and algorithm not in ALGORITHMS:
             raise DigestInvalid(f"unsupported algorithm (supported: {', '.join(ALGORITHMS)})")
-        upload = secrets.token_hex(16)
+        upload = os.urandom(16).hex()
         with open(self._path(repository, upload), "xb"):
             return UploadStatus(upload, 0)
 

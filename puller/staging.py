@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Iterator
@@ -119,7 +118,7 @@ def sync_directory(path: str) -> None:
 def _new_path(root: str) -> str:
     folder = os.path.join(root, _FOLDER)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    return os.path.join(folder, secrets.token_hex(8))
+    return os.path.join(folder, os.urandom(8).hex())
 
 
 def _make_directory(root: str) -> tuple[str, int]:

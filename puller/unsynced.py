@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 import threading
 from collections.abc import Iterable
 from functools import cache
@@ -35,7 +34,7 @@ def boot_id() -> str:
         with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             return file.read().strip()
     except OSError:
-        return secrets.token_hex(16)
+        return os.urandom(16).hex()
 
 
 class Unsynced:
