@@ -18,9 +18,10 @@ from hypothesis import strategies as st
 from moorage.puller.credentials import Credentials, FixedKeychain, Keys
 from moorage.puller.errors import BadAnswer, RateLimited
 from moorage.puller.hosts import HostConfig
-from moorage.puller.login import Login, _parse_token
+from moorage.puller.login import Login
 from moorage.puller.origins import Origin
 from moorage.puller.remote import RemoteRegistry
+from moorage.puller.tokens import parse_token
 from moorage.puller.transport import RetryPolicy, Transport
 from moorage.registry.oci import Denied, OciError, Unauthorized
 
@@ -313,7 +314,7 @@ async def test_a_token_is_used_as_long_as_it_lives(
         answer = {**answer, "issued_at": stamp}
     world = _world(lambda w, _: w.grant("token", answer))
     real, ahead = time.monotonic, [0.0]
-    monkeypatch.setattr("moorage.puller.login.time.monotonic", lambda: real() + ahead[0])
+    monkeypatch.setattr("moorage.puller.tokens.time.monotonic", lambda: real() + ahead[0])
     async with _connected(world, _ALICE) as (_, registry):
         await registry.resolve_blob(_HERE, _BLOB.digest)
         login: Login = registry._wire._login  # the only way to see what would be sent
@@ -369,7 +370,7 @@ _JSON = st.recursive(
 def test_any_answer_is_a_token_or_an_error(body: bytes) -> None:
     """A header is sent only if it is one; a life is a time."""
     try:
-        grant = _parse_token(body, "https://h/token")
+        grant = parse_token(body, "https://h/token")
     except BadAnswer:
         return
     assert grant.header.isascii()
