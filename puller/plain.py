@@ -78,7 +78,7 @@ class PlainSender:
         asking = asyncio.ensure_future(in_thread(partial(connection.ask, request, self._headers)))
         try:
             while not asking.done():
-                await asyncio.wait({asking}, timeout=min(connection.time_left(), 1.0))
+                await asyncio.wait({asking}, timeout=min(connection.time_left(), 0.25))
             return PlainResponse(connection, asking.result(), request.url, self._keep)
         except BaseException:
             connection.abort()

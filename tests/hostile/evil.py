@@ -46,7 +46,7 @@ HERE = RepositoryName("team/app")
 ALICE = Credentials("alice", "s3cret")
 BASIC = {"www-authenticate": 'Basic realm="x"'}
 FAST = RetryPolicy(attempts=2, first_delay=0.001, longest_delay=0.01)
-SHORT = Timeouts(connect=2.0, answer=1.0, stall=0.5)
+SHORT = Timeouts(connect=2.0, answer=0.5, stall=0.5)
 DEADLINE = 10.0
 BYTES = bytes(range(256)) * 40
 BLOB = Descriptor(OCTET_STREAM, Digest.of(BYTES), len(BYTES))
