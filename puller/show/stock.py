@@ -39,7 +39,7 @@ def history_lines(history: History, *, now: datetime | None = None, width: int =
         size = human_size(step.layer.size) if step.layer else ""
         share = step.layer.size / largest if step.layer and largest else 0
         head = f"{size:>9} {_bar(share)} {_age(step.created, now or datetime.now(UTC)):>10}  "
-        yield head + _shortened(_deed(step), width - len(head))
+        yield (head + _shortened(_deed(step), width - len(head))).rstrip()
 
 
 def human_age(seconds: float) -> str:
@@ -77,6 +77,8 @@ def _bar(share: float) -> str:
 def _deed(step: Step) -> str:
     """What made the step, without the shell's wrapping that builders write."""
     text = " ".join(step.created_by.split()) or step.comment
+    if not text and step.layer:
+        return f"layer {short_digest(step.layer.digest)}"
     return text.removeprefix("/bin/sh -c #(nop) ").removeprefix("/bin/sh -c ")
 
 

@@ -177,6 +177,13 @@ def test_bars_are_in_proportion() -> None:
     assert all("\x1b" not in line and line.endswith("CMD \\x1b[31m") for line in list(history_lines(history))[2:])
 
 
+def test_a_layer_that_nothing_is_told_of_shows_its_digest() -> None:
+    """Rather than nothing."""
+    layer = Descriptor(OCI_LAYER_GZIP, Digest.of(b""), 1)
+    history = History("n", layer, "linux/amd64", (Step(None, "", "", layer, None),))
+    assert list(history_lines(history))[2].endswith("  layer e3b0c44298fc")
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"), [(5, "now"), (60, "1 minute"), (7300, "2 hours"), (90_000, "1 day"), (10**9, "31 years")]
 )
