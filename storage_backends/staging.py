@@ -21,14 +21,12 @@ from moorage.storage_backends.errors import OffsetMismatch, StorageError, Upload
 from moorage.storage_backends.facts import facts
 from moorage.storage_backends.locks import Stripes, briefly
 from moorage.storage_backends.os_errors import storage_errors
+from moorage.storage_backends.pieces import Pieces
 from moorage.storage_backends.tree import Tree, stamp
 from moorage.storage_backends.upload_record import UploadRecord, record_key
 from moorage.storage_backends.walk import Run
 
 __all__ = ["Staging"]
-
-_BLOCK: Final = 1 << 20
-"""Bytes that are gathered before a thread writes them; two such blocks per append are in memory."""
 
 _WRITE_BEHIND: Final = 8 << 20
 _STROKE: Final = 64 << 10
@@ -52,6 +50,7 @@ class Staging:
     def __init__(self, tree: Tree, stripes: Stripes, disk: Disk, run: Run) -> None:
         self._tree, self._stripes, self._disk, self._run = tree, stripes, disk, run
         self._folder = f"{tree.private}staging/"
+        self._blocks = Pieces()
 
     def create(self, upload: str, record: UploadRecord) -> None:
         """Opens an upload. Not durable; its file is made with its first byte."""
@@ -71,8 +70,9 @@ class Staging:
         async with self._claimed(upload, offset) as claim:
             writer = _Writer(claim.fd, offset, self._disk, self._run)
             try:
-                async for chunk in data:
-                    await writer.write(chunk)
+                with self._blocks.transfer():
+                    async for chunk in data:
+                        await writer.write(chunk, block=self._blocks.size)
             except BaseException as error:
                 if not writer.failed:
                     await self._keep_after(error, claim, writer, note)
@@ -258,12 +258,12 @@ class _Writer:
         self.taken = 0
         self.failed = False
 
-    async def write(self, chunk: bytes) -> None:
-        """Takes a chunk; waits only when two blocks are under way."""
+    async def write(self, chunk: bytes, *, block: int) -> None:
+        """Takes a chunk; waits only when two blocks, of that many bytes, are under way."""
         self._parts.append(chunk)
         self._gathered += len(chunk)
         self.taken += len(chunk)
-        if self._gathered >= _BLOCK:
+        if self._gathered >= block:
             with storage_errors:
                 self._writing = self._run(self.write_block, await self.last())
 

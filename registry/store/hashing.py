@@ -11,10 +11,10 @@ from collections.abc import AsyncIterable, AsyncIterator
 from typing import Final
 
 from moorage.registry.oci import Hasher
+from moorage.storage_backends.pieces import Pieces
 
 __all__ = ["HashedContent", "update"]
 
-_BATCH: Final = 1024 * 1024
 _OFF_LOOP: Final = 128 * 1024
 """Bytes from which hashing in a thread costs less than it delays others: a hop is about 0.1 ms, a MiB about 0.6 ms."""
 
@@ -25,8 +25,9 @@ class HashedContent:
     If ``content`` raises, what came before is still handed on, then the exception goes on (promise M7).
     """
 
-    def __init__(self, content: AsyncIterable[bytes], offset: int, hasher: Hasher | None) -> None:
+    def __init__(self, content: AsyncIterable[bytes], offset: int, hasher: Hasher | None, pieces: Pieces) -> None:
         self._content = content
+        self._pieces = pieces
         self._fault: Exception | None = None
         self._hashing: asyncio.Future[None] | None = None
         self.offset = offset
@@ -54,7 +55,7 @@ class HashedContent:
             async for chunk in self._content:
                 batch.append(chunk)
                 size += len(chunk)
-                if size >= _BATCH:
+                if size >= self._pieces.size:
                     yield batch
                     batch, size = [], 0
         except Exception as fault:  # noqa: BLE001  # it goes on once what came before it was handed on

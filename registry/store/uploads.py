@@ -32,6 +32,7 @@ from moorage.registry.store.blobs import Blobs, StoredBlob
 from moorage.registry.store.hashing import HashedContent, update
 from moorage.storage_backends.base import UPLOADS, ObjectInfo, ObjectStore, UploadInfo
 from moorage.storage_backends.errors import OffsetMismatch, UploadNotFound
+from moorage.storage_backends.pieces import Pieces
 
 __all__ = ["Uploads"]
 
@@ -59,6 +60,7 @@ class Uploads:
         self._store = store
         self._blobs = blobs
         self._live: OrderedDict[str, tuple[int, Hasher]] = OrderedDict()
+        self._pieces = Pieces()
 
     async def start(self, repository: RepositoryName, algorithm: str | None) -> UploadStatus:
         """Opens a session; see ``Uploader.start_upload``."""
@@ -82,11 +84,12 @@ class Uploads:
         info, note = await self._find(repository, upload)
         if start is not None and start != info.offset:
             raise _out_of_order(upload, info.offset)
-        hashed = HashedContent(content, info.offset, self._hasher(upload, info.offset, note))
+        hashed = HashedContent(content, info.offset, self._hasher(upload, info.offset, note), self._pieces)
         try:
-            info = await self._store.append_upload(
-                upload, info.offset, hashed, lambda offset: _noted(note, hashed, offset).encode()
-            )
+            with self._pieces.transfer():
+                info = await self._store.append_upload(
+                    upload, info.offset, hashed, lambda offset: _noted(note, hashed, offset).encode()
+                )
         except OffsetMismatch as exc:
             raise _out_of_order(upload, exc.offset) from None
         except UploadNotFound:
