@@ -14,10 +14,11 @@ import asyncio
 import os
 import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
+from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, contextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, BinaryIO, Self, TypeVar
+from typing import Any, BinaryIO, Generic, Self, TypeVar
 
 from moorage.puller.client import AsyncClient
 from moorage.puller.credentials import Keys
@@ -49,15 +50,17 @@ class _Background:
         self._is_closed = False
 
     def run(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> _T:
-        """What the work returns or raises."""
-        loop, thread = self._start()
-        if threading.current_thread() is thread:
-            raise RuntimeError("a callback must not call the client that called it")
-        future = asyncio.run_coroutine_threadsafe(work(), loop)
+        """What the work returns or raises. An interrupt of this thread cancels it and waits until it has cleaned up."""
+        job = _Job(work)
+        with self._lock:  # so that closing comes before this or after, and ends it then
+            loop = self._start()
+            loop.call_soon_threadsafe(job.start)
         try:
-            return future.result()
+            return job.outcome.result()
         except BaseException:
-            future.cancel()  # an interrupt of this thread; what has ended by itself does not mind
+            if not job.outcome.done():
+                loop.call_soon_threadsafe(job.cancel)
+                wait([job.outcome])
             raise
 
     def close(self) -> None:
@@ -69,16 +72,45 @@ class _Background:
             loop.call_soon_threadsafe(loop.stop)
             thread.join()
 
-    def _start(self) -> tuple[asyncio.AbstractEventLoop, threading.Thread]:
-        with self._lock:
-            if self._is_closed:
-                raise RuntimeError("the client is closed")
-            if self._running is None:
-                loop = asyncio.new_event_loop()
-                thread = threading.Thread(target=_serve, args=(loop,), name="moorage-client", daemon=True)
-                thread.start()
-                self._running = loop, thread
-            return self._running
+    def _start(self) -> asyncio.AbstractEventLoop:
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        if self._running is None:
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(target=_serve, args=(loop,), name="moorage-client", daemon=True)
+            thread.start()
+            self._running = loop, thread
+        loop, thread = self._running
+        if threading.current_thread() is thread:
+            raise RuntimeError("a callback must not call the client that called it")
+        return loop
+
+
+class _Job(Generic[_T]):
+    """Work for the loop, and what comes of it."""
+
+    def __init__(self, work: Callable[[], Coroutine[Any, Any, _T]]) -> None:
+        self.outcome: Future[_T] = Future()
+        self._work = work
+        self._task: asyncio.Task[_T] | None = None
+
+    def start(self) -> None:
+        """In the loop."""
+        self._task = asyncio.get_running_loop().create_task(self._work())
+        self._task.add_done_callback(self._deliver)
+
+    def cancel(self) -> None:
+        """In the loop."""
+        if self._task is not None:
+            self._task.cancel()
+
+    def _deliver(self, task: asyncio.Task[_T]) -> None:
+        if task.cancelled():
+            self.outcome.set_exception(RuntimeError("the client was closed meanwhile"))
+        elif (failure := task.exception()) is not None:
+            self.outcome.set_exception(failure)
+        else:
+            self.outcome.set_result(task.result())
 
 
 def _serve(loop: asyncio.AbstractEventLoop) -> None:
@@ -120,10 +152,12 @@ class Client:
     def close(self) -> None:
         """Closes the connections; what runs in other threads fails. Calling it again does nothing."""
         with self._entering:
-            if self._is_entered:
-                self._is_entered = False
-                self._background.run(lambda: self._client.__aexit__(None, None, None))
-        self._background.close()
+            was_entered, self._is_entered = self._is_entered, False
+            try:
+                if was_entered:
+                    self._background.run(lambda: self._client.__aexit__(None, None, None))
+            finally:
+                self._background.close()
 
     @property
     def store(self) -> Store:

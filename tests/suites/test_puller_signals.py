@@ -36,10 +36,7 @@ def test_an_interrupted_pull_keeps_what_arrived(
     registry.inject(Slow(rate=1_000_000), method="GET", path="*/blobs/*", times=None)
     reference, store = f"{registry.host}/team/app:v1", tmp_path / "store"
     process = start(store, "pull", reference)
-    deadline = time.monotonic() + 30
-    while _arrived(store) < _SIZE / 10:
-        assert time.monotonic() < deadline, process.poll()
-        time.sleep(0.02)
+    _wait_until_bytes_arrive(process, store)
     process.send_signal(number)
     out, err = process.communicate(timeout=30)
     assert (process.returncode, out, err.splitlines()[-1]) == (1, "", "moorage: interrupted")
@@ -52,6 +49,39 @@ def test_an_interrupted_pull_keeps_what_arrived(
     (layer,) = json.loads(out.splitlines()[-1])["layers"]
     assert layer["source"] == "resumed"
     assert layer["fetched"] < _SIZE
+
+
+def test_an_interrupt_ends_a_program_that_pulls(registry: LoopbackRegistry, tmp_path: Path) -> None:
+    """The client's thread cleans up before the exception leaves the block; nothing hangs."""
+    registry.add_image("team/app:v1", {"random": random.Random(1).randbytes(_SIZE)})
+    registry.inject(Slow(rate=1_000_000), method="GET", path="*/blobs/*", times=None)
+    store = tmp_path / "store"
+    program = f"""
+from moorage.puller import Client
+try:
+    with Client({str(store)!r}) as client:
+        client.pull("{registry.host}/team/app:v1")
+except KeyboardInterrupt:
+    import threading
+    print("interrupted", threading.active_count())
+"""
+    process = subprocess.Popen(
+        [sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    _wait_until_bytes_arrive(process, store)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+    assert out.startswith("interrupted ")
+    assert list((store / "staging").glob("*/*")) == []
+    assert _arrived(store) > 0
+
+
+def _wait_until_bytes_arrive(process: subprocess.Popen[str], store: Path) -> None:
+    deadline = time.monotonic() + 30
+    while _arrived(store) < _SIZE / 10:
+        assert time.monotonic() < deadline, process.poll()
+        time.sleep(0.02)
 
 
 def _arrived(store: Path) -> int:
