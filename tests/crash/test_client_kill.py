@@ -22,9 +22,8 @@ _LONGEST = 1.2
 """Seconds that a life lasts at most."""
 
 
-_ALLOWANCE = 4 * (1024 * 1024 + 8 * LINE_BUFFER)
-"""Bytes that a death may cost: a connection's piece that was not noted yet, and what lay in sockets, for four of them;
-manifest and config among them."""
+_ALLOWANCE = 2 * (1024 * 1024 + 2 * LINE_BUFFER)
+"""Bytes that a death may cost on average: of two layers a buffer that was not noted yet, and what lay in sockets."""
 
 
 def test_killed_clients_leave_a_sound_store(tmp_path: Path) -> None:
