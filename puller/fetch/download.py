@@ -19,9 +19,10 @@ from moorage.puller.fetch.ingest import Ingest
 from moorage.puller.fetch.judge import RangeRefused, Setback, body_start
 from moorage.puller.fetch.source import BlobOrigin
 from moorage.puller.messages import Answer, RetryPolicy
+from moorage.puller.workers import first_of
 from moorage.registry.oci import SizeInvalid, Unavailable
 
-__all__ = ["Download", "first_failure"]
+__all__ = ["Download"]
 
 _TICK = 0.1
 _PROGRESS = 1024 * 1024
@@ -62,7 +63,7 @@ class Download:
                     self._start_worker()
                 ticking.cancel()
         except BaseExceptionGroup as failures:
-            raise first_failure(failures)  # noqa: B904 ("from" would overwrite the failure's own cause)
+            raise first_of(failures)  # noqa: B904 ("from" would overwrite the failure's own cause)
         finally:
             self._host.blobs -= 1
             self._show_progress()
@@ -106,7 +107,7 @@ class Download:
         """Fetches a span, with patience; returns early where the host gives no ranges and another worker goes on."""
         failures = 0
         while span.size > 0:
-            before = self.fetched
+            before = span.position
             try:
                 async with self._host.connection():
                     await self._ask(span)
@@ -116,7 +117,7 @@ class Download:
                 if self._workers > 1:
                     return
             except Unavailable as exc:
-                has_advanced = self._host.gives_ranges and self.fetched - before >= _PROGRESS
+                has_advanced = self._host.gives_ranges and span.position - before >= _PROGRESS
                 failures = 1 if has_advanced else failures + 1
                 await self._wait(exc, failures)
 
@@ -141,7 +142,7 @@ class Download:
                 first, last = body_start(answer, self._blob, start=start, stop=stop)
             except LookupError:
                 raise await self._origin.refusal(self._blob, answer) from None
-            if first == span.position:
+            if first == span.position and not whole:
                 await self._pour(answer, span, last)
             elif self._workers > 1:
                 raise RangeRefused(f"{self._blob.digest}: sent whole when asked for a part")
@@ -192,10 +193,3 @@ class Download:
             f"{self._blob.digest}: more bytes come than the {self._blob.size} that were promised",
             detail={"digest": str(self._blob.digest), "size": self._blob.size},
         )
-
-
-def first_failure(failure: BaseException) -> BaseException:
-    """What went wrong first, out of the groups that tasks put it in."""
-    while isinstance(failure, BaseExceptionGroup):
-        failure = failure.exceptions[0]
-    return failure

@@ -300,6 +300,21 @@ async def test_a_resumed_fetch_survives_a_host_without_ranges(files: LayoutFiles
     assert [asked.start for asked in host.asked] == [None, cut]
 
 
+async def test_several_gaps_take_one_whole_answer(files: LayoutFiles) -> None:
+    """What ranges had brought before stays, and one answer fills all that is missing."""
+    ingest = Ingest.claim(files, _blob())
+    assert ingest is not None
+    ingest.write(_MIB, memoryview(_CONTENT[_MIB : 2 * _MIB]))
+    ingest.close()
+    state = Host()
+    state.gives_ranges = False
+    with BlobHost(_CONTENT) as host:
+        async with fetching(host, files, state=state) as fetcher:
+            await fetcher.fetch(_blob())
+    assert _stored(files, _blob()) == _CONTENT
+    assert [asked.start for asked in host.asked] == [None]
+
+
 async def test_a_host_without_ranges_is_not_asked_for_ever(files: LayoutFiles) -> None:
     """Starting over costs everything each time, so progress does not renew the patience."""
     with BlobHost(_CONTENT, lambda asked: Behaviour(cut=3 * _MIB, whole=True)) as host:
