@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -36,6 +37,7 @@ from moorage.registry.oci.media_types import IMAGE_TYPES, INDEX_TYPES, OCTET_STR
 __all__ = ["ArchiveSource"]
 
 _CHUNK = 1024 * 1024
+_ATTACHED = re.compile(r"(sha256|sha512)-[0-9a-f]{64,128}(\.[a-z]+)?")
 
 
 class ArchiveSource(Refusing):
@@ -76,7 +78,10 @@ class ArchiveSource(Refusing):
             ImageError: there is none, or there are several.
         """
         images = self._contained.images
-        found = {image.digest: image for image, names in images if not name or any(same_name(n, name) for n in names)}
+        if name:
+            found = {image.digest: image for image, names in images if any(same_name(n, name) for n in names)}
+        else:
+            found = {image.digest: image for image, names in images if not self._is_attached(image, names)}
         if len(found) == 1:
             return next(iter(found.values()))
         held = ", ".join(sorted({n for _, names in images for n in names})) or "images without names"
@@ -133,6 +138,14 @@ class ArchiveSource(Refusing):
             is_wanted = artifact_type in (None, referrer.artifact_type) and str(referrer.digest) > after
             if about is not None and about.digest == subject and is_wanted:
                 yield referrer
+
+    def _is_attached(self, image: Descriptor, names: frozenset[str]) -> bool:
+        """Whether it is there for the sake of another: a referrer, or what cosign tags."""
+        if any(_ATTACHED.fullmatch(name) for name in names):
+            return True
+        if image.media_type not in IMAGE_TYPES | INDEX_TYPES or image.digest in self._contained.made:
+            return False
+        return self._load(image.digest).document.subject is not None
 
     def _tagged(self, tag: Tag) -> Descriptor:
         for image, names in self._contained.images:

@@ -27,6 +27,7 @@ from moorage.puller.entries import Entry, Kind, padding
 from moorage.puller.errors import BadReference, ImageError
 from moorage.puller.layout_files import REF_NAME
 from moorage.puller.tar_writer import END_OF_ARCHIVE, encode_entry
+from moorage.puller.transfer.selection import Selection
 from moorage.registry.oci import (
     ANY_VALUE,
     BlobUnknown,
@@ -77,13 +78,13 @@ class ArchiveTarget(Refusing):
             raise BadReference(f"{name}: docker names images like references, with a tag")
 
     @asynccontextmanager
-    async def receiving(self, manifests: Sequence[Manifest], blobs: Sequence[Descriptor]) -> AsyncIterator[None]:
+    async def receiving(self, selection: Selection) -> AsyncIterator[None]:
         """See ``engine.Expecting``: draws the archive, and publishes it when the block ends well.
 
         Raises:
             ImageError: an archive of this kind cannot hold this.
         """
-        drawing = self._draw(manifests, blobs)
+        drawing = self._draw(selection)
         part = f"{self._path}.{secrets.token_hex(8)}.part"
         self._file = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         try:
@@ -127,9 +128,9 @@ class ArchiveTarget(Refusing):
         """See ``Writer``. Its place was drawn with the archive."""
         return manifest.descriptor
 
-    def _draw(self, manifests: Sequence[Manifest], blobs: Sequence[Descriptor]) -> _Drawing:
-        known = {manifest.digest: manifest.content for manifest in manifests}
-        awaited = {blob.digest: blob.size for blob in blobs if blob.digest not in known}
+    def _draw(self, selection: Selection) -> _Drawing:
+        known = {manifest.digest: manifest.content for manifest in (*selection.others, selection.root)}
+        awaited = {blob.digest: blob.size for blob in selection.blobs if blob.digest not in known}
         algorithms = sorted({digest.algorithm for digest in (*known, *awaited)})
         pieces, places, offset = dict[int, bytes](), dict[Digest, int](), 0
 
@@ -142,7 +143,7 @@ class ArchiveTarget(Refusing):
             offset = start + entry.size + padding(entry.size)
             return start
 
-        for name, content in self._documents(manifests, awaited.keys()).items():
+        for name, content in self._documents(selection, awaited.keys()).items():
             add(Entry(name.encode(), Kind.FILE, size=len(content)), content)
         for folder in ("blobs", *(f"blobs/{algorithm}" for algorithm in algorithms)):
             add(Entry(folder.encode(), Kind.DIRECTORY, 0o755))
@@ -153,10 +154,15 @@ class ArchiveTarget(Refusing):
         pieces[offset] = END_OF_ARCHIVE
         return _Drawing(pieces, places, offset + len(END_OF_ARCHIVE))
 
-    def _documents(self, manifests: Sequence[Manifest], blobs: Collection[Digest]) -> dict[str, bytes]:
-        root, below = manifests[-1], {d.digest for m in manifests for d in m.document.manifests}
-        others = [m for m in manifests[:-1] if m.digest not in below]
-        entries = [{**root.descriptor.to_json(), **self._naming()}, *(m.descriptor.to_json() for m in others)]
+    def _documents(self, selection: Selection, blobs: Collection[Digest]) -> dict[str, bytes]:
+        root, tags = selection.root, {manifest.digest: str(tag) for tag, manifest in selection.tagged.items()}
+        below = {d.digest for m in (*selection.others, root) for d in m.document.manifests}
+        entries = [{**root.descriptor.to_json(), **self._naming()}]
+        for other in selection.others:
+            if other.digest in tags:
+                entries.append({**other.descriptor.to_json(), "annotations": {REF_NAME: tags[other.digest]}})
+            elif other.digest not in below:
+                entries.append(other.descriptor.to_json())
         documents = {
             "oci-layout": _json({"imageLayoutVersion": "1.0.0"}),
             "index.json": _json({"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": entries}),

@@ -23,7 +23,7 @@ from moorage.puller.transfer.crowd import for_each
 from moorage.puller.transfer.graph import Place
 from moorage.puller.transfer.results import BlobResult, CopyResult
 from moorage.puller.transfer.selection import Selection, Wish, is_there, missing_tags, select
-from moorage.registry.oci import Descriptor, Manifest, Tag
+from moorage.registry.oci import Manifest, Tag
 from moorage.registry.oci.media_types import IMAGE_TYPES
 
 __all__ = ["Expecting", "copy_image"]
@@ -36,10 +36,8 @@ _PARALLEL = 16
 class Expecting(Protocol):
     """A destination that must know what comes before it comes."""
 
-    def receiving(
-        self, manifests: Sequence[Manifest], blobs: Sequence[Descriptor]
-    ) -> AbstractAsyncContextManager[None]:
-        """A block in which all that is pushed, the image itself last; what it brought counts when it ends well."""
+    def receiving(self, selection: Selection) -> AbstractAsyncContextManager[None]:
+        """A block in which all of the selection is pushed; what it brought counts when the block ends well."""
 
 
 async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event: OnEvent = ignore) -> CopyResult:
@@ -68,7 +66,7 @@ async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event:
 
 def _receiving(destination: Place, selection: Selection) -> AbstractAsyncContextManager[None]:
     if isinstance(destination.registry, Expecting):
-        return destination.registry.receiving((*selection.others, selection.root), selection.blobs)
+        return destination.registry.receiving(selection)
     return nullcontext()
 
 

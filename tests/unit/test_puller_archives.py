@@ -170,20 +170,24 @@ def _damage(path: Path) -> None:
     path.write_bytes(b"damage" + path.read_bytes()[6:])
 
 
-async def test_referrers_travel_in_an_oci_archive(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["v1", ""], ids=["named", "nameless"])
+async def test_referrers_travel_in_an_oci_archive(tmp_path: Path, name: str) -> None:
     """Beside the image, and out again."""
     content = image()
     source = await _holding(content)
-    signature = artifact(subject=content.descriptor)
+    signature, tag = artifact(subject=content.descriptor), Tag(f"sha256-{content.digest.hex}.sig")
     await push(source.registry, _HERE, signature)
-    target = Place(ArchiveTarget(str(tmp_path / "x.tar"), ArchiveKind.OCI, "v1"), _ANY)
+    await push(source.registry, _HERE, image("of cosign"), str(tag))
+    target = Place(ArchiveTarget(str(tmp_path / "x.tar"), ArchiveKind.OCI, name), _ANY)
     await copy_image(source, Wish(_LATEST, referrers=True), target)
     there = Place(await LocalRegistry.open(MemoryStore()), _HERE)
     archive = ArchiveSource.open(str(tmp_path / "x.tar"))
-    await copy_image(Place(archive, _ANY), Wish(archive.choose("v1").digest, referrers=True), there)
+    assert archive.choose("").digest == content.digest  # what only belongs to it is no choice
+    await copy_image(Place(archive, _ANY), Wish(archive.choose(name).digest, referrers=True), there)
     archive.close()
     found = [referrer.digest async for referrer in there.registry.list_referrers(_HERE, content.digest)]
     assert found == [signature.digest]
+    assert (await there.registry.resolve_manifest(_HERE, tag)).digest == image("of cosign").digest
 
 
 @pytest.mark.parametrize("compress", [None, gzip.compress], ids=["plain", "gzip"])
