@@ -16,6 +16,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Protocol
 
+from moorage.puller.errors import RateLimited
 from moorage.puller.messages import SpanBody
 from moorage.puller.sessions import least_chunk, offset_of, with_digest
 from moorage.puller.transport import Answer
@@ -134,11 +135,12 @@ class Upload:
                     failures, furthest = 0, self._offset
                 await self._attempt(content)
             except OciError as failure:
-                failures += 1
-                if failures >= self._wire.retry.attempts or not self._may_pass(failure):
+                failures, asked = failures + 1, _asked_delay(failure)
+                is_patient = failures < self._wire.retry.attempts and asked <= self._wire.retry.longest_delay
+                if not is_patient or not self._may_pass(failure):
                     await self.cancel()
                     raise
-                delay = self._wire.retry.backoff(failures - 1)
+                delay = max(self._wire.retry.backoff(failures - 1), asked)
                 listener.retried(failure.message, delay)
                 await asyncio.sleep(delay)
             except Exception:  # the content could not be read
@@ -240,6 +242,11 @@ class Upload:
                 return True
         except OciError:
             return False
+
+
+def _asked_delay(failure: OciError) -> float:
+    """Seconds that the registry asks to wait; 0 where it does not."""
+    return (failure.retry_after or 0.0) if isinstance(failure, RateLimited) else 0.0
 
 
 def _session_of(answer: Answer) -> _Session:

@@ -10,10 +10,10 @@ import asyncio
 import time
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from moorage.puller.errors import ImageError
 from moorage.puller.events import BlobDone, BlobSkipped, BlobStarted, OnEvent, Retried
-from moorage.puller.fetch.engine import Fetcher
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.transfer.contents import FileContent, Meter, StreamContent, content_of
 from moorage.puller.transfer.graph import Place
@@ -28,6 +28,9 @@ from moorage.registry.oci import (
     Unavailable,
     Unsupported,
 )
+
+if TYPE_CHECKING:
+    from moorage.puller.fetch.engine import Fetcher
 
 __all__ = ["Carrier"]
 

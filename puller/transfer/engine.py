@@ -12,10 +12,9 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from moorage.puller.events import Finished, ManifestDone, OnEvent, Resolved, Times, ignore
-from moorage.puller.fetch.engine import Fetcher
 from moorage.puller.layout import ImageLayout
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.transfer.carry import Carrier
@@ -25,6 +24,9 @@ from moorage.puller.transfer.results import BlobResult, CopyResult
 from moorage.puller.transfer.selection import Selection, Wish, is_there, missing_tags, select
 from moorage.registry.oci import Manifest, Tag
 from moorage.registry.oci.media_types import IMAGE_TYPES
+
+if TYPE_CHECKING:
+    from moorage.puller.fetch.engine import Fetcher
 
 __all__ = ["Expecting", "copy_image"]
 
@@ -71,8 +73,11 @@ def _receiving(destination: Place, selection: Selection) -> AbstractAsyncContext
 
 
 def _fetching(source: Place, destination: Place, on_event: OnEvent) -> AbstractAsyncContextManager[Fetcher | None]:
+    """What fills a layout from a registry; for other ends nothing."""
     there = destination.registry
     if isinstance(source.registry, RemoteRegistry) and isinstance(there, ImageLayout):
+        from moorage.puller.fetch.engine import Fetcher  # noqa: PLC0415 (a push starts without it)
+
         return Fetcher(source.registry, source.repository, there.files, retry=source.registry.retry, on_event=on_event)
     return nullcontext()
 
