@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -60,7 +62,7 @@ class Gate:
     def _grant(self, query: str) -> dict[str, object]:
         wanted = " ".join(parse_qs(query).get("scope", []))
         self.asked.append(wanted)
-        name = f"t{len(self.asked)}"
+        name = f"canary-{len(self.asked)}"
         self.tokens[f"Bearer {name}"] = (Scope.parse(wanted), self.uses)
         return {"token": name, "expires_in": 300}
 
@@ -151,6 +153,27 @@ async def test_no_more_is_asked_for_than_is_needed(tmp_path: Path, folder: Path)
         ) as other:
             await other.pull(f"{host}/team/app:v1")
         assert gate.asked == ["repository:team/app:pull"]
+
+
+async def test_secrets_are_seen_nowhere(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Not in events, logs of any level, output, errors or their tracebacks (rules T8, N2)."""
+    caplog.set_level(logging.DEBUG)
+    shown: list[object] = []
+    async with _gated(tmp_path, 3) as (gate, client):
+        host = gate.url.removeprefix("http://")
+        shown.append(await client.push(folder, f"{host}/team/app:v1", on_event=shown.append))
+        shown.append(await client.pull(f"{host}/team/app:v1", on_event=shown.append))
+        gate.uses = 0
+        gate.tokens.clear()
+        with pytest.raises(Unauthorized) as caught:
+            await client.pull(f"{host}/team/none:v1")
+        shown += [client, *traceback.format_exception(caught.value)]
+        assert any(token.startswith("Bearer canary") for token in gate.tokens)
+    everything = f"{shown!r} {caplog.text} {''.join(capfd.readouterr())}"
+    for secret in ("s3cret", "canary", _ALICE.basic):
+        assert secret not in everything
 
 
 async def test_a_token_good_for_nothing(tmp_path: Path, folder: Path) -> None:
