@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 import subprocess
 import sys
@@ -347,6 +348,14 @@ print(sorted({{"asyncio", "moorage.puller.client", "moorage.registry.oci"}} & sm
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
     assert done.stdout.splitlines() == ["[] []", "[]"]
+
+
+def test_both_clients_have_the_same_methods() -> None:
+    """With the same parameters and defaults."""
+    for name in (name for name in vars(AsyncClient) if not name.startswith("_") and name != "store"):
+        blocking, original = (inspect.signature(getattr(kind, name)) for kind in (Client, AsyncClient))
+        assert blocking.parameters == original.parameters, name
+    assert inspect.signature(Client).parameters == inspect.signature(AsyncClient).parameters
 
 
 def test_every_public_name_can_be_had() -> None:
