@@ -7,6 +7,7 @@ so its tree appears only after its blob was. The first failure stops everything 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -29,8 +30,9 @@ from moorage.registry.oci import Descriptor, Digest, ImageManifest, Manifest, Re
 
 __all__ = ["Bringing", "Brought"]
 
-_UNPACKS = 4
-"""Layers unpacked at a time: as many as are fetched, because an unpacker spends most of its time waiting for bytes."""
+_UNPACKS = min(4, max(2, os.cpu_count() or 1))
+"""Layers unpacked at a time. One keeps two cores busy; a second uses the time in which the first waits for bytes. More
+than there are cores only get into each other's way (measured on two: 5.5 s with 2, 8.7 s with 4)."""
 
 _Result = TypeVar("_Result")
 _Fetches = dict[Digest, asyncio.Task[Fetched]]
