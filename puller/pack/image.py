@@ -102,6 +102,7 @@ def pack_directory(
     """
     if not os.path.isdir(source):
         raise PackError(f"{source}: not a directory")
+    _check_apart(source, files, options)
     with files.stage_blob() as staged:
         blob = _Meter(staged.write)
         with options.compression.writer(blob) as compressor:
@@ -112,6 +113,13 @@ def pack_directory(
         staged.commit(descriptor.digest)
     manifest = _write_manifest(files, descriptor, _config(archive.digest, platform, layer.newest))
     return Packed(manifest, descriptor, archive.digest, layer.entries, archive.size, tuple(layer.skipped))
+
+
+def _check_apart(source: str, files: LayoutFiles, options: PackOptions) -> None:
+    """Refuses to pack what is being written."""
+    inside = os.path.relpath(os.path.realpath(files.root), os.path.realpath(source))
+    if inside.split(os.sep)[0] != os.pardir and not options.ignore.leaves_out(os.fsencode(inside)):
+        raise PackError(f"{source}: holds the store itself ({files.root}); leave it out, or choose another store")
 
 
 def _write_tree(root: bytes, layer: _Layer, options: PackOptions, epoch: int | None) -> None:

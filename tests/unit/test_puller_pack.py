@@ -270,6 +270,16 @@ def test_what_is_no_directory_cannot_be_packed(pack: Pack, source: Path) -> None
             pack(path)
 
 
+def test_the_store_is_not_packed_into_itself(tmp_path: Path, source: Path) -> None:
+    """Unless it is left out."""
+    files = LayoutFiles(str(source / "folder" / "store"), create=True)
+    with pytest.raises(PackError, match="holds the store itself"):
+        pack_directory(str(source), files, platform=_AMD64)
+    options = PackOptions(ignore=Ignore.parse(b"folder/store", name="ignore"))
+    packed = pack_directory(str(source), files, platform=_AMD64, options=options)
+    assert "folder/store" not in _entries(files, packed)
+
+
 def test_an_empty_directory_is_an_image(pack: Pack, tmp_path: Path) -> None:
     """Of a layer without entries."""
     (tmp_path / "nothing").mkdir()
