@@ -20,6 +20,7 @@ Loaded where there is such a file; most people have none.
 from __future__ import annotations
 
 import os
+import re
 import ssl
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -28,13 +29,16 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
-from moorage.puller.errors import HostsInvalid
+from moorage.puller.errors import BadAnswer, HostsInvalid
 from moorage.puller.hosts import Host, MakeTrust, Mirror, canonical
 from moorage.puller.origins import Origin, is_loopback
+from moorage.registry.oci import NameInvalid, RepositoryName
 
 __all__ = ["read_hosts"]
+
+_HOST = re.compile(r"(?:\[[0-9a-fA-F:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::[0-9]{1,5})?")
+"""As references have it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +101,12 @@ def read_hosts(path: str) -> tuple[dict[str, Host], dict[Origin, MakeTrust]]:
 
 def _read_table(path: str, name: str, values: object) -> tuple[Host, _Table]:
     where = f"{path}: [{name!r}]"
-    if _split(name)[1] or not isinstance(values, dict):
+    if _HOST.fullmatch(name) is None or not isinstance(values, dict):
         raise HostsInvalid(f'{where}: expected a table for each registry, such as ["registry.example:5000"]')
     table = _checked(where, values)
     registry = canonical(name)
-    scheme = {None: Origin.of_registry(registry).scheme, True: "http", False: "https"}[table.plain_http]
-    origin = Origin.of(f"{scheme}://{registry}")
+    usual = "http" if is_loopback(_origin(where, "https", registry).host) else "https"
+    origin = _origin(where, {None: usual, True: "http", False: "https"}[table.plain_http], registry)
     mirrors = tuple(_read_mirror(where, text) for text in table.mirrors)
     realms = tuple(_read_realm(where, text) for text in table.token_realms)
     return Host(registry, origin, mirrors, realms, tuple(_remarks(path, origin, table))), table
@@ -135,27 +139,28 @@ def _nearest(name: str) -> str:
 
 
 def _read_mirror(where: str, text: str) -> Mirror:
-    registry, prefix = _split(text)
-    if not registry:
+    registry, slash, prefix = text.partition("/")
+    try:
+        named = str(RepositoryName.parse(prefix)) if slash else ""
+    except NameInvalid:
+        registry = ""
+    if _HOST.fullmatch(registry) is None:
         raise HostsInvalid(f"{where}: mirrors: expected host[:port] or host[:port]/namespace, got {text!r}")
-    return Mirror(canonical(registry), prefix)
+    return Mirror(canonical(registry), named)
 
 
 def _read_realm(where: str, text: str) -> Origin:
-    parts = urlsplit(text)
-    if parts.scheme not in ("http", "https") or not parts.netloc or parts.path not in ("", "/") or "@" in parts.netloc:
+    scheme, separator, host = text.removesuffix("/").partition("://")
+    if scheme not in ("http", "https") or not separator or _HOST.fullmatch(host) is None:
         raise HostsInvalid(f"{where}: token_realms: expected https://host or https://host:port, got {text!r}")
-    return Origin.of(text)
+    return _origin(where, scheme, host)
 
 
-def _split(text: str) -> tuple[str, str]:
-    """Host with port, and what follows; the host is empty where it is none."""
+def _origin(where: str, scheme: str, host: str) -> Origin:
     try:
-        parts = urlsplit(f"//{text}")
-        is_host = bool(parts.hostname) and parts.port != 0 and "@" not in parts.netloc and "://" not in text
-    except ValueError:
-        is_host = False
-    return (parts.netloc, parts.path.strip("/")) if is_host and not parts.query + parts.fragment else ("", text)
+        return Origin.of(f"{scheme}://{host}")
+    except BadAnswer:
+        raise HostsInvalid(f"{where}: {host!r} is no address") from None
 
 
 def _remarks(path: str, origin: Origin, table: _Table) -> Iterator[str]:

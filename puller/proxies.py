@@ -79,7 +79,7 @@ def _means(entry: str, origin: Origin) -> bool:
     host, port = entry, ""
     if not entry.count(":") > 1 or entry.startswith("["):
         head, colon, tail = entry.rpartition(":")
-        host, port = (head, tail) if colon and tail.isdigit() else (entry, "")
+        host, port = (head, tail) if colon and tail.isascii() and tail.isdigit() else (entry, "")
     host = host.strip("[]")
     if port and int(port) != origin.port:
         return False

@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moorage.puller.credentials import Credentials
 from moorage.puller.credentials.files import AuthFile
 from moorage.puller.credentials.model import Target
+from moorage.puller.credentials.names import StoredName
 from moorage.puller.errors import CredentialsUnusable
 from moorage.puller.origins import Origin
 
@@ -77,6 +80,14 @@ def test_a_name_means_its_registry(tmp_path: Path, key: str, url: str) -> None:
 def test_a_name_means_no_other_registry(tmp_path: Path, key: str, url: str) -> None:
     """Scheme, host and port are the registry's own (rule N2)."""
     assert _find(tmp_path, {"auths": {key: _auth()}}, url) is None
+
+
+@given(st.text() | st.text("htps:/@[].-0123456789abcdefx\\%?#\n"))
+def test_any_name_can_be_read(raw: str) -> None:
+    """And means the registry at hand only if it spells it."""
+    name, target = StoredName.parse(raw), Target(Origin.of("https://r.example:5000"), "a/b")
+    if name is not None and name.matches(target):
+        assert "r.example:5000" in raw.lower()
 
 
 def test_the_longest_namespace_wins(tmp_path: Path) -> None:

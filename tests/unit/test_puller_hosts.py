@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import ssl
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +15,8 @@ from pathlib import Path
 
 import pytest
 import trustme
+from hypothesis import given
+from hypothesis import strategies as st
 from moorage.puller.credentials import FixedKeychain
 from moorage.puller.errors import HostsInvalid, Unreachable
 from moorage.puller.hosts import Host, HostConfig, Mirror
@@ -221,6 +226,29 @@ def test_certificates_that_cannot_be_used(secure: _Secure, tmp_path: Path, setti
         config.route(Origin.of("https://r.example"))
 
 
+_TEXTS = st.text() | st.text("htps:/@[].*,-0123456789abcdef²\\%?#")
+
+
+@given(_TEXTS, _TEXTS)
+def test_any_text_may_stand_in_the_variables(proxy: str, direct: str) -> None:
+    """It means something, or it is refused."""
+    with contextlib.suppress(HostsInvalid):
+        proxies = Proxies.of({"HTTPS_PROXY": proxy, "NO_PROXY": direct})
+        for url in ("https://r.example:5000", "https://10.1.2.3", "https://[fd00::1]"):
+            proxies.of_origin(Origin.of(url))
+
+
+@given(_TEXTS, st.sampled_from(["mirrors", "token_realms"]), _TEXTS)
+def test_any_text_may_stand_in_the_file(name: str, setting: str, text: str) -> None:
+    """It means something, or it is refused."""
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(HostsInvalid):
+        document = f"[{json.dumps(name)}]\n{setting} = [{json.dumps(text)}]\n"
+        (Path(folder) / "hosts.toml").write_text(document)
+        host = HostConfig.load({"MOORAGE_CONFIG_DIR": folder}).of(name)
+        assert all(mirror.registry for mirror in host.mirrors)
+        assert all(realm.host for realm in host.realms)
+
+
 _PROXY = Proxy(Origin("http", "proxy.example", 3128))
 _TLS_PROXY = Proxy(Origin("http", "secure.example", 80), "Basic dTpwJA==")
 
@@ -266,6 +294,7 @@ def test_proxies_of_the_environment(variables: dict[str, str], url: str, expecte
         ("fd00::/8", "https://[fd00::1]", True),
         ("[fd00::1]:443", "https://[fd00::1]", True),
         ("1.2.3", "https://1.2.3.4", False),
+        ("r.example:²", "https://r.example", False),
         ("", "https://r.example", False),
     ],
 )

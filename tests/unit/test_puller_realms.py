@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from moorage.puller.errors import BadAnswer
 from moorage.puller.origins import Origin
 from moorage.puller.realms import check_realm
@@ -60,6 +62,18 @@ def test_a_strangers_service_is_refused(registry: str, realm: str) -> None:
     with pytest.raises(BadAnswer) as caught:
         check_realm(Origin.of(registry), realm)
     assert "pass@" not in caught.value.message
+
+
+@given(st.text() | st.text("htps:/@[].-0123456789abcdefx\\%?#\t\n").map("https://registry.example.org".__add__))
+def test_any_text_may_stand_for_a_realm(realm: str) -> None:
+    """It is refused, or leads to the registry's owner over https."""
+    try:
+        accepted = check_realm(Origin.of("https://registry.example.org"), realm)
+    except BadAnswer:
+        return
+    target = Origin.of(accepted)
+    assert target.scheme == "https"
+    assert target.host == "example.org" or target.host.endswith(".example.org")
 
 
 def test_the_configuration_may_allow_more() -> None:
