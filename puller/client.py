@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -27,7 +27,7 @@ from moorage.registry.oci import Descriptor, Digest, Platform, Reference
 
 if TYPE_CHECKING:
     from moorage.puller.credentials import Keys
-    from moorage.puller.ends import Ends
+    from moorage.puller.ends import Extent, Opener
     from moorage.puller.hosts import HostConfig
     from moorage.puller.images import Image
     from moorage.puller.messages import RetryPolicy, Timeouts
@@ -216,7 +216,10 @@ class AsyncClient:
             DeadlineExceeded: it took longer.
         """
         told = on_event or self._on_event
-        opening = self._pushing(source, reference, platform, referrers, foreign, pack, told, plan=False)
+        told, extent = on_event or self._on_event, _extent(platform, referrers=referrers, foreign=foreign)
+        opening = self._opener().pushing(
+            os.fspath(source), str(reference), extent, pack=pack, on_event=told, plan=False
+        )
         async with _deadline(deadline), opening as ends:
             return await ends.copy(told)
 
@@ -235,8 +238,11 @@ class AsyncClient:
         Raises:
             BadReference, ImageError, OciError: as ``push``, as far as reading meets it.
         """
-        told = self._on_event
-        async with self._pushing(source, reference, platform, referrers, foreign, pack, told, plan=True) as ends:
+        extent = _extent(platform, referrers=referrers, foreign=foreign)
+        opening = self._opener().pushing(
+            os.fspath(source), str(reference), extent, pack=pack, on_event=self._on_event, plan=True
+        )
+        async with opening as ends:
             return await ends.plan()
 
     async def copy(
@@ -265,7 +271,8 @@ class AsyncClient:
             OciError: what either side refused.
             DeadlineExceeded: it took longer.
         """
-        opening = self._copying(source, destination, platform, referrers, foreign, plan=False)
+        extent = _extent(platform, referrers=referrers, foreign=foreign)
+        opening = self._opener().copying(str(source), str(destination), extent, plan=False)
         async with _deadline(deadline), opening as ends:
             return await ends.copy(on_event or self._on_event)
 
@@ -283,7 +290,8 @@ class AsyncClient:
         Raises:
             BadReference, NotFound, OciError: as ``copy``, as far as reading meets it.
         """
-        async with self._copying(source, destination, platform, referrers, foreign, plan=True) as ends:
+        extent = _extent(platform, referrers=referrers, foreign=foreign)
+        async with self._opener().copying(str(source), str(destination), extent, plan=True) as ends:
             return await ends.plan()
 
     async def tags(self, repository: Reference | str) -> list[str]:
@@ -330,42 +338,17 @@ class AsyncClient:
 
         return await find_spot(self._connections, str(reference), store=lambda: self.store)
 
-    def _pushing(
-        self,
-        source: str | os.PathLike[str],
-        reference: Reference | str,
-        platform: Platform | str | None,
-        referrers: bool,
-        foreign: bool,
-        pack: PackOptions | None,
-        told: OnEvent,
-        *,
-        plan: bool,
-    ) -> AbstractAsyncContextManager[Ends]:
-        from moorage.puller.ends import Extent, Opener  # noqa: PLC0415 (see the law)
+    def _opener(self) -> Opener:
+        from moorage.puller.ends import Opener  # noqa: PLC0415 (see the law)
 
-        extent = Extent(to_platform(platform), referrers, foreign)
-        opener = Opener(self._connections, self._store_or_path())
-        return opener.pushing(os.fspath(source), str(reference), extent, pack=pack, on_event=told, plan=plan)
+        store = self._store if isinstance(self._store, Store) else os.fspath(self._store or default_store())
+        return Opener(self._connections, store)
 
-    def _copying(
-        self,
-        source: Reference | str,
-        destination: Reference | str,
-        platform: Platform | str | None,
-        referrers: bool,
-        foreign: bool,
-        *,
-        plan: bool,
-    ) -> AbstractAsyncContextManager[Ends]:
-        from moorage.puller.ends import Extent, Opener  # noqa: PLC0415 (see the law)
 
-        extent = Extent(to_platform(platform), referrers, foreign)
-        opener = Opener(self._connections, self._store_or_path())
-        return opener.copying(str(source), str(destination), extent, plan=plan)
+def _extent(platform: Platform | str | None, *, referrers: bool, foreign: bool) -> Extent:
+    from moorage.puller.ends import Extent  # noqa: PLC0415 (see the module's law)
 
-    def _store_or_path(self) -> Store | str:
-        return self._store if isinstance(self._store, Store) else os.fspath(self._store or default_store())
+    return Extent(to_platform(platform), referrers, foreign)
 
 
 def to_reference(reference: Reference | str) -> Reference:
