@@ -434,9 +434,9 @@ def test_a_file_that_changes_is_not_packed(pack: Pack, source: Path, monkeypatch
     """Its header would lie."""
     real = os.lstat
 
-    def swap(path: bytes) -> os.stat_result:
+    def swap(path: bytes | str) -> os.stat_result:
         info = real(path)
-        if path.endswith(b"setuid"):
+        if os.fsencode(path).endswith(b"setuid"):
             os.replace(source / "folder" / "empty", path)
         return info
 
