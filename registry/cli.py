@@ -22,7 +22,9 @@ _PINNED = ("asyncio", "botocore", "boto3", "urllib3", "uvicorn", "uvicorn.error"
 """Loggers of others: at their wordy levels they would print headers and secrets."""
 
 _OPTIONS = (
-    click.option("--root", metavar="DIR|URL", help="Where the images are kept.  [default: ./moorage-data]"),
+    click.option(
+        "--root", metavar="DIR|URL", help="A directory, or s3://BUCKET/PREFIX?endpoint=...  [default: ./moorage-data]"
+    ),
     click.option("--listen", metavar="HOST:PORT", help="Where to listen; port 0: any.  [default: 127.0.0.1:5000]"),
     click.option("--workers", metavar="N", help="Worker processes.  [default: 2]"),
     click.option("--config", metavar="FILE", help="A YAML file with settings; flags and MOORAGE_* go before it."),
@@ -87,8 +89,34 @@ def check(**flags: Any) -> None:
             tls_context(settings.tls_cert, settings.tls_key)
         except CannotServe as exc:
             _fail(str(exc), 1)
+    if settings.root.startswith("s3:"):
+        _check_bucket(settings.root)
     for warning in _warnings(settings):
         _say(f"warning: {warning}")
+
+
+def _check_bucket(root: str) -> None:
+    """Tries what the server of a bucket promises, and says it."""
+    import asyncio  # noqa: PLC0415  # see the law
+
+    from moorage.storage_backends.errors import StorageError  # noqa: PLC0415
+    from moorage.storage_backends.s3 import Location, S3Store  # noqa: PLC0415
+
+    async def examine() -> None:
+        location = Location.parse(root)
+        store = S3Store(location)
+        try:
+            found = await store.probe()
+        finally:
+            await store.close()
+        for holds, promise, is_needed in found.lines():
+            click.echo(f"store: {'yes' if holds else 'NO ' if is_needed else 'no '}  {promise}")
+        found.require(location)
+
+    try:
+        asyncio.run(examine())
+    except StorageError as exc:
+        _fail(str(exc), 1)
 
 
 def _load(flags: dict[str, Any]) -> Any:

@@ -24,7 +24,7 @@ from moorage.storage_backends.s3.calls import Calls
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.multipart import Multipart
 from moorage.storage_backends.s3.objects import Objects
-from moorage.storage_backends.s3.probe import probe
+from moorage.storage_backends.s3.probe import Findings, probe
 from moorage.storage_backends.s3.record import PART, Held, Record
 from moorage.storage_backends.s3.records import Records, describe_upload
 from moorage.storage_backends.s3.writer import Budget, Writer
@@ -65,7 +65,7 @@ class S3Store:
         """
         store = cls(location)
         try:
-            found = await probe(store._calls, store._objects, store._multipart)
+            found = await store.probe()
             found.require(location)
         except BaseException:
             await store.close()
@@ -76,6 +76,14 @@ class S3Store:
 
     def __repr__(self) -> str:
         return f"<S3Store {self._location}>"
+
+    async def probe(self) -> Findings:
+        """What the server promises, tried with a few small objects.
+
+        Raises:
+            StorageError: there is no such bucket, or the server does not answer, or does not let us in.
+        """
+        return await probe(self._calls, self._objects, self._multipart)
 
     async def stat(self, key: str) -> ObjectInfo:
         """See ``ObjectStore.stat``."""

@@ -6,6 +6,7 @@ import hashlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -76,13 +77,28 @@ def test_an_outage_is_told_and_passes(name: str, tmp_path: Path) -> None:
             _expect_outage(client, replica, second)
 
 
+def test_config_check_tells_what_the_store_promises(server: S3Server) -> None:
+    """Each promise with what was seen; what is not needed may be missing."""
+    done = _moorage(server, "config", "check", "--root", server.url(server.bucket(), "registry"))
+    said = [line for line in done.stdout.splitlines() if line.startswith("store: ")]
+    assert done.returncode == 0, done.stderr
+    assert len([line for line in said if line.startswith("store: yes")]) >= 6
+    assert ("conditional delete" in "".join(line for line in said if "no " in line[:11])) == (server.name == "minio")
+    done = _moorage(server, "config", "check", "--root", server.url("nosuchbucket"))
+    assert (done.returncode, "there is no bucket 'nosuchbucket'" in done.stderr) == (1, True)
+
+
 def test_a_bucket_that_is_not_there(server: S3Server) -> None:
     """The operator reads which bucket is missing, and nothing starts."""
-    command = MoorageProcess(server.url("nosuchbucket")).command
-    done = subprocess.run(command, env={**os.environ, **server.environment}, capture_output=True, text=True, timeout=60)
+    done = _moorage(server, "serve", "--root", server.url("nosuchbucket"), "--listen", "127.0.0.1:0")
     assert done.returncode == 1
     assert "there is no bucket 'nosuchbucket'" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def _moorage(server: S3Server, *words: str) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("moorage")), *words]
+    return subprocess.run(command, env={**os.environ, **server.environment}, capture_output=True, text=True, timeout=60)
 
 
 def _push(client: httpx.Client, replica: MoorageProcess, content: bytes) -> str:
