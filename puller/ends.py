@@ -6,17 +6,20 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from functools import partial
 
 from moorage.puller.connections import Connections
 from moorage.puller.errors import BadReference
 from moorage.puller.events import OnEvent, Warned
-from moorage.puller.pack import PackOptions
 from moorage.puller.places import Spot, open_spot, plan_spot
 from moorage.puller.sources import is_directory_to_pack, open_source
 from moorage.puller.store import Store
 from moorage.puller.transfer import CopyResult, Plan, StoredNames, Wish, copy_image, plan_copy
 from moorage.registry.oci import Platform
+
+if TYPE_CHECKING:
+    from moorage.puller.pack import PackOptions  # loaded only to pack
 
 __all__ = ["Ends", "Extent", "Opener"]
 
