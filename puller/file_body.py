@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from moorage.puller.errors import ImageError
 from moorage.registry.oci import SizeInvalid
 
 __all__ = ["FileBody", "FileSpan"]
@@ -53,8 +54,12 @@ class FileBody:
         Raises:
             OSError: the connection broke or stalled.
             SizeInvalid: the file is shorter than the span.
+            ImageError: the file cannot be read, which is no fault of the connection's.
         """
-        file = os.open(self._span.path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            file = os.open(self._span.path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as exc:
+            raise ImageError(f"{self._span.path}: {exc.strerror}") from exc
         try:
             if isinstance(connection, ssl.SSLSocket):
                 self._send_through_memory(file, connection)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from moorage.puller import uploads
 from moorage.puller.credentials import FixedKeychain
-from moorage.puller.errors import Unreachable
+from moorage.puller.errors import ImageError, Unreachable
 from moorage.puller.file_body import FileBody, FileSpan
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.transport import RetryPolicy
@@ -210,6 +210,16 @@ async def test_a_damaged_file_is_refused_and_its_session_dropped(registry: Loopb
     async with _connected(registry.host) as remote:
         with pytest.raises(SizeInvalid, match="are missing"):
             await remote.upload(_HERE, content.blob).send(content, content)
+    assert _methods(registry)[-1] == "DELETE"
+
+
+async def test_a_file_that_is_gone_is_no_broken_connection(registry: LoopbackRegistry, content: _Content) -> None:
+    """It is said at once, and the session dropped."""
+    content.path.unlink()
+    async with _connected(registry.host) as remote:
+        with pytest.raises(ImageError, match="No such file"):
+            await remote.upload(_HERE, content.blob).send(content, content)
+    assert content.failures == []
     assert _methods(registry)[-1] == "DELETE"
 
 
