@@ -76,8 +76,14 @@ class Keychain:
                 is_open = False
 
     def _find(self, target: Target) -> Credentials | None:
-        findings = (_answered(finding) for place in self._places for finding in place.look(target))
-        return next((finding.credentials for finding in findings if finding.credentials), None)
+        for finding in (finding for place in self._places for finding in place.look(target)):
+            try:
+                credentials = _answered(finding).credentials
+            except CredentialsUnusable as exc:
+                raise CredentialsUnusable(f"{finding.source}: {exc.message}") from exc
+            if credentials is not None:
+                return credentials
+        return None
 
 
 def _answered(finding: Finding) -> Finding:

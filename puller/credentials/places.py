@@ -50,7 +50,7 @@ class Variables:
         missing = [name for name, value in zip(_NAMES, self._values, strict=True) if not value]
         if missing:
             raise CredentialsUnusable(
-                f"the variables {' and '.join(_NAMES)} go together (MOORAGE_REGISTRY=host[:port] says which registry"
+                f"the variables {', '.join(_NAMES)} go together (MOORAGE_REGISTRY=host[:port] says which registry"
                 f" may see the others), but {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not set"
             )
         wanted = StoredName.parse(self.registry)

@@ -133,6 +133,14 @@ async def test_helpers_are_asked_first(tmp_path: Path, install: _Install) -> Non
     assert await who(credsStore="common") == "file"
 
 
+async def test_a_helper_that_fails_is_told_with_its_file(tmp_path: Path, install: _Install) -> None:
+    """So that it can be mended where it is named."""
+    install("own", "exit 3")
+    _write(tmp_path / ".docker/config.json", '{"credsStore": "own"}')
+    with pytest.raises(CredentialsUnusable, match=r"config\.json: the credential helper 'own' failed with status 3"):
+        await _who(_environment(tmp_path))
+
+
 async def test_docker_hub_is_asked_for_by_its_old_name(tmp_path: Path, install: _Install) -> None:
     """Which is what docker stores it under; then by the others."""
     heard = install("own", "echo credentials not found in native keychain; exit 1")
