@@ -29,6 +29,7 @@ from moorage.registry.oci import (
     OciError,
     RepositoryName,
     TagOrDigest,
+    Unavailable,
 )
 
 __all__ = ["Front", "Mirrored"]
@@ -115,9 +116,9 @@ class Mirrored:
                     yield answer
                 except RangeRefused:
                     raise
-                except OciError as exc:  # the connection broke, or it stalled, while the caller was reading
+                except OciError as exc:  # while the caller was reading: it broke off, stalled, or sent too much
                     self._fell_short(front, exc, blob.digest)
-                    raise
+                    raise Unavailable(f"mirror {front.name}: {exc.message}") from exc
                 return
         async with self._home.get_blob(repository, blob, start=start, stop=stop) as answer:
             yield answer

@@ -111,6 +111,20 @@ async def test_a_mirror_that_fails_is_left(world: _World, fault: Fault, path: st
     assert f"mirror {world.mirrors[0].host}: " in world.warnings
 
 
+async def test_a_mirror_that_sends_too_much_is_left(world: _World, tmp_path: Path) -> None:
+    """Without having said how much it would be."""
+    digest = world.fill(world.home)
+
+    def answer(seen: Seen) -> Reply:
+        return Reply(200, bytes(100_000), {"content-length": ""}, 10) if "/blobs/" in seen.target else Reply(404)
+
+    async with scripted(answer) as mirror:
+        (tmp_path / "hosts.toml").write_text(f'["{world.home.host}"]\nmirrors = ["{mirror.host}"]\n')
+        world.hosts = HostConfig.load({"MOORAGE_CONFIG_DIR": str(tmp_path)})
+        assert str((await world.pull()).digest) == digest
+        assert f"mirror {mirror.host}: " in world.warnings
+
+
 async def test_a_mirror_that_is_gone_is_asked_once(world: _World) -> None:
     """Not for every blob."""
     world.fill(world.home)
