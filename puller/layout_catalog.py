@@ -79,6 +79,10 @@ class Catalog:
         """What the tag points at, with the annotations of its entry; None if there is no such tag."""
         return self._tagged(self._files.read_index(), repository, tag)
 
+    def entries(self, repository: RepositoryName) -> list[Descriptor]:
+        """What the repository's entries point at, with their annotations."""
+        return [entry.descriptor for entry, _ in self._entries_of(self._files.read_index(), repository)]
+
     def push(
         self,
         repository: RepositoryName,
@@ -88,7 +92,7 @@ class Catalog:
         *,
         annotations: Mapping[str, str] | None = None,
     ) -> Descriptor:
-        """See ``Writer.push_manifest``. ``annotations``: of the entries of the tags."""
+        """See ``Writer.push_manifest``. ``annotations``: of the entries of the tags, or of the one of its digest."""
         if Digest.of(manifest.content, manifest.digest.algorithm) != manifest.digest:
             raise DigestInvalid("the manifest does not have its digest", detail={"digest": str(manifest.digest)})
         document = manifest.document
@@ -104,7 +108,7 @@ class Catalog:
     ) -> None:
         """Makes a manifest that the layout holds one of the repository, under these tags.
 
-        Annotations of the descriptor go with the tags.
+        Annotations of the descriptor go with the tags, or where there are none with the entry of its digest.
 
         Raises:
             PreconditionFailed: a tag does not fulfil the condition.
@@ -114,7 +118,7 @@ class Catalog:
                 _check_condition(self._tagged(entries, repository, tag), condition)
             replaced = self._take_tags(entries, repository, tags)
             entries.extend(Entry(descriptor, self._names.write(repository, tag)) for tag in tags)
-            self._hold(entries, repository, [*map(_bare, replaced), _bare(descriptor)])
+            self._hold(entries, repository, [*map(_bare, replaced), descriptor])
 
     def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
         """See ``Deleter.delete_tag``."""

@@ -12,7 +12,7 @@ from functools import partial
 from typing import Literal
 
 from moorage.puller.errors import ImageError, LayoutInvalid
-from moorage.puller.layout_catalog import load_manifest
+from moorage.puller.layout_catalog import Catalog, load_manifest
 from moorage.puller.platforms import choose
 from moorage.puller.store import Store
 from moorage.puller.threads import in_thread
@@ -101,11 +101,19 @@ class Resolver:
         known = self._read_entry(entry) if entry else None
         if reference.digest is None or (known and reference.digest in (known.named, known.manifest.digest)):
             return known
+        return self._find_digest(catalog, reference.digest)
+
+    def _find_digest(self, catalog: Catalog, digest: Digest) -> Wanted | None:
+        """What has the digest, or was once chosen from the index that has it."""
+        entry: Descriptor | None
         try:
-            manifest = self._descend(catalog.resolve(reference.repository, reference.digest))
+            entry = catalog.resolve(self.reference.repository, digest)
         except ManifestUnknown:
-            return None
-        return Wanted(manifest, reference.digest, is_published=reference.tag is None) if manifest else None
+            noted = {RESOLVED: str(digest), PLATFORM: str(self.platform)}
+            entries = catalog.entries(self.reference.repository)
+            entry = next((e for e in entries if noted.items() <= dict(e.annotations or {}).items()), None)
+        manifest = self._descend(entry) if entry else None
+        return Wanted(manifest, digest, is_published=self.reference.tag is None) if manifest else None
 
     def _read_entry(self, entry: Descriptor) -> Wanted | None:
         """What a tag's entry says of the platform."""

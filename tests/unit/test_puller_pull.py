@@ -149,6 +149,23 @@ async def test_a_digest_that_is_there_costs_nothing(registry: LoopbackRegistry, 
     assert _requests(registry) == []
 
 
+async def test_the_digest_of_an_index_that_is_there_costs_nothing_either(
+    registry: LoopbackRegistry, store: Store
+) -> None:
+    """Pipelines pin images by it; what was chosen from it is remembered, for its platform alone."""
+    one, other = image_of(archive(file("one"))), image_of(archive(file("other")))
+    both = index([one, other])
+    await push_image(registry, both)
+    first, second = platforms(2)
+    await _pull(registry, store, f"team/app@{both.digest}", platform=first)
+    registry.forget_requests()
+    for policy in ("always", "never"):
+        result = await _pull(registry, store, f"team/app@{both.digest}", platform=first, policy=policy)
+        assert (result.digest, _requests(registry)) == (one.digest, [])
+    with pytest.raises(ManifestUnknown):
+        await _pull(registry, store, f"team/app@{both.digest}", platform=second, policy="never")
+
+
 async def test_a_tag_that_moved_brings_only_what_is_new(registry: LoopbackRegistry, store: Store) -> None:
     """Layers are shared between images, their trees too."""
     registry.add_image("team/app:v1", _BASE)
