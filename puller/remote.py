@@ -2,8 +2,6 @@
 
 Law: an answer is believed only as far as it can be checked. Manifests are hashed, blobs read whole are hashed, lengths
 are caps, lists must advance; whatever a registry says wrongly becomes ``BadAnswer``, never a wrong result.
-Law of sessions: the id of an upload is the tail of the Location that the registry gave, in base64url, so it can stand
-in a URL of ours and cannot lead anywhere but to uploads of its repository.
 """
 
 from __future__ import annotations
@@ -19,7 +17,8 @@ from moorage.puller.hosts import HostConfig
 from moorage.puller.login import Login
 from moorage.puller.pages import read_names, read_pages
 from moorage.puller.referrers_tag import parse_referrers, tag_of, with_referrer
-from moorage.puller.sessions import Interruptible, cut, location_of_session, status_of, with_digest
+from moorage.puller.remote_uploader import RemoteUploader
+from moorage.puller.sessions import cut, with_digest
 from moorage.puller.transport import Answer, RetryPolicy, Timeouts, Transport
 from moorage.puller.uploads import Upload
 from moorage.puller.wire import Wire, location_of
@@ -37,13 +36,11 @@ from moorage.registry.oci import (
     ManifestUnknown,
     NotFound,
     OciError,
-    RangeInvalid,
     RepositoryName,
     Tag,
     TagCondition,
     TagOrDigest,
     Unsupported,
-    UploadStatus,
     routes,
     verified,
 )
@@ -54,20 +51,14 @@ if TYPE_CHECKING:
 
 __all__ = ["RemoteRegistry"]
 
-_PIECE = 16 * 1024 * 1024
-"""Bytes of one chunk where a chunk must say how long it is: more than any registry's least chunk that we know of."""
-
 _ACCEPT = {"Accept": f"{MANIFEST_ACCEPT}, */*;q=0.5"}
 _BINARY = {"Content-Type": OCTET_STREAM}
 _Raw = TypeVar("_Raw")
 _Value = TypeVar("_Value")
 
 
-class RemoteRegistry:
+class RemoteRegistry(RemoteUploader):
     """A registry reached over HTTP. Make one with ``connect``."""
-
-    def __init__(self, wire: Wire) -> None:
-        self._wire = wire
 
     def __repr__(self) -> str:
         return f"<RemoteRegistry {self._wire.origin}>"
@@ -278,68 +269,6 @@ class RemoteRegistry:
             updated = with_referrer(await self._read_referrers_tag(repository, subject.digest), manifest.as_referrer())
             if updated is not None:
                 await self._put_manifest(routes.PutManifest(repository, tag_of(subject.digest)), updated, ANY_VALUE)
-
-    async def start_upload(self, repository: RepositoryName, *, algorithm: str | None = None) -> UploadStatus:
-        """See ``Uploader``."""
-        async with self._wire.call(routes.StartUpload(repository, algorithm=algorithm), idempotent=False) as answer:
-            status = status_of(repository, answer)
-        return UploadStatus(status.id, 0, status.min_chunk)
-
-    async def upload_status(self, repository: RepositoryName, upload: str) -> UploadStatus:
-        """See ``Uploader``."""
-        at = location_of_session(self._wire.origin, repository, upload)
-        async with self._wire.call(routes.GetUpload(repository, "-"), at=at) as answer:
-            return status_of(repository, answer, asked=upload)
-
-    async def append_upload(
-        self, repository: RepositoryName, upload: str, content: AsyncIterable[bytes], *, start: int | None = None
-    ) -> UploadStatus:
-        """See ``Uploader``. With ``start`` the bytes go in chunks that each say where they belong."""
-        source = Interruptible(content)
-        if start is None:
-            status = await self._append(repository, upload, source, {})
-        else:
-            status = await self._append_pieces(repository, upload, source, start)
-        source.raise_failure()
-        return status
-
-    async def _append_pieces(
-        self, repository: RepositoryName, upload: str, source: Interruptible, start: int
-    ) -> UploadStatus:
-        status = UploadStatus(upload, start)
-        async for piece in source.pieces(_PIECE):
-            headers = {"Content-Range": f"{start}-{start + len(piece) - 1}"}
-            status = await self._append(repository, status.id, piece, headers)
-            start += len(piece)
-            status = UploadStatus(status.id, start, status.min_chunk)
-        if source.size == 0:
-            status = await self.upload_status(repository, upload)
-            if status.offset != start:
-                raise RangeInvalid(detail={"offset": status.offset})
-        return status
-
-    async def _append(
-        self, repository: RepositoryName, upload: str, body: bytes | Interruptible, headers: dict[str, str]
-    ) -> UploadStatus:
-        at = location_of_session(self._wire.origin, repository, upload)
-        endpoint = routes.AppendUpload(repository, "-")
-        async with self._wire.call(
-            endpoint, at=at, headers={**_BINARY, **headers}, body=body, idempotent=False
-        ) as answer:
-            return status_of(repository, answer, asked=upload)
-
-    async def finish_upload(self, repository: RepositoryName, upload: str, digest: Digest) -> Descriptor:
-        """See ``Uploader``."""
-        at = with_digest(location_of_session(self._wire.origin, repository, upload), digest)
-        async with self._wire.call(routes.FinishUpload(repository, "-", digest), at=at, body=b"", idempotent=False):
-            pass
-        return await self.resolve_blob(repository, digest)
-
-    async def cancel_upload(self, repository: RepositoryName, upload: str) -> None:
-        """See ``Uploader``."""
-        at = location_of_session(self._wire.origin, repository, upload)
-        async with self._wire.call(routes.CancelUpload(repository, "-"), at=at, idempotent=False):
-            pass
 
     async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter``."""
