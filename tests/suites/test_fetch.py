@@ -165,18 +165,19 @@ async def test_the_next_run_goes_on(files: LayoutFiles, sixteenth: int) -> None:
 
 async def test_a_fetch_that_is_stopped_goes_on_later(files: LayoutFiles) -> None:
     """Cancellation closes the socket, ends the readers, and keeps what has arrived."""
-    with BlobHost(_CONTENT, lambda asked: Behaviour(rate=8e6) if asked.number == 0 else FINE) as host:
+    with BlobHost(_CONTENT, lambda asked: Behaviour(rate=4e6) if asked.number == 0 else FINE) as host:
         async with fetching(host, files) as fetcher:
             reading = asyncio.create_task(asyncio.to_thread(lambda: _read(fetcher.follow(_blob()))))
-            with pytest.raises(TimeoutError):
-                async with asyncio.timeout(0.25):
-                    await fetcher.fetch(_blob())
+            stopped = asyncio.create_task(fetcher.fetch(_blob()))
+            await _until(host, _MIB)
+            stopped.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await stopped
             with pytest.raises(Unreachable, match="stopped"):
                 await reading
             sent = host.sent
             done = await fetcher.fetch(_blob())
     assert done.source == "resumed"
-    assert sent > 0
     assert done.fetched <= len(_CONTENT) - sent + _MIB + _MIB // 2
     assert _stored(files, _blob()) == _CONTENT
 
@@ -226,7 +227,7 @@ async def test_a_killed_fetch_refetches_a_chunk_at_most(files: LayoutFiles, sent
 
 async def test_two_processes_share_a_download(files: LayoutFiles) -> None:
     """The second waits for the first, says so, and asks the registry for nothing."""
-    with BlobHost(_CONTENT, lambda asked: Behaviour(rate=16e6)) as host:
+    with BlobHost(_CONTENT, lambda asked: Behaviour(rate=4e6)) as host:
         child = _child(host, files)
         await _until(host, 1)
         events: list[Event] = []
@@ -241,7 +242,7 @@ async def test_two_processes_share_a_download(files: LayoutFiles) -> None:
 
 async def test_the_second_takes_over_from_the_dead(files: LayoutFiles) -> None:
     """It goes on where the first was killed."""
-    with BlobHost(_CONTENT, lambda asked: Behaviour(rate=16e6) if asked.number == 0 else FINE) as host:
+    with BlobHost(_CONTENT, lambda asked: Behaviour(rate=4e6) if asked.number == 0 else FINE) as host:
         child = _child(host, files)
         await _until(host, 2 * _MIB)
         async with fetching(host, LayoutFiles(files.root)) as fetcher:
