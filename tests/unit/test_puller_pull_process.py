@@ -27,6 +27,7 @@ sys.argv = ["moorage", "pull", sys.argv[1], "--store", sys.argv[2]]
 try:
     main()
 finally:
+    print(*sys.modules)
     print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))
 """
 
@@ -42,12 +43,13 @@ def _pulling(registry: LoopbackRegistry, store: Path) -> Iterator[subprocess.Pop
             process.kill()
 
 
-def _pull(registry: LoopbackRegistry, store: Path) -> int:
-    """The peak of its memory, in bytes."""
+def _pull(registry: LoopbackRegistry, store: Path) -> tuple[int, set[str]]:
+    """The peak of its memory, in bytes, and what it imported."""
     with _pulling(registry, store) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
-    return int(out.splitlines()[-1]) * 1024
+    modules, memory = out.splitlines()[-2:]
+    return int(memory) * 1024, set(modules.split())
 
 
 async def test_memory_does_not_grow_with_the_image(registry: LoopbackRegistry, tmp_path: Path) -> None:
@@ -55,7 +57,19 @@ async def test_memory_does_not_grow_with_the_image(registry: LoopbackRegistry, t
     big = archive(file("big", os.urandom(96 * _MIB)), file("zeros", bytes(96 * _MIB)))
     small = [archive(file(f"f{number}", os.urandom(_MIB // 4))) for number in range(40)]
     await push_image(registry, image_of(big, *small, compressed=(big, *small)))
-    assert _pull(registry, tmp_path / "store") < 128 * _MIB
+    memory, _ = _pull(registry, tmp_path / "store")
+    assert memory < 128 * _MIB
+
+
+async def test_a_pull_loads_what_it_needs(registry: LoopbackRegistry, tmp_path: Path) -> None:
+    """An image that is there already needs no engine, no inflater and no server."""
+    await push_image(registry, image_of(archive(file("x"))))
+    _, first = _pull(registry, tmp_path / "store")
+    _, again = _pull(registry, tmp_path / "store")
+    never = {"httpx", "zstandard", "rich", "starlette", "boto3", "yaml", "msgspec", "moorage.registry.web"}
+    assert not never & first
+    assert not (never | {"moorage.puller.bring", "moorage.puller.unpack.inflate", "isal"}) & again
+    assert "moorage.puller.bring" in first
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["INT", "TERM", "KILL"])
