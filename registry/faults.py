@@ -145,7 +145,7 @@ def _counting(send: Send, after: int, then: Callable[[], Awaitable[None]]) -> Se
             left -= len(body)
             await send(message)
             return
-        for piece in _pieces(bytes(body[:left])):
+        for piece in (b"", *_pieces(bytes(body[:left]))):  # the empty one sends the head, where that waits for a body
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await then()
 
