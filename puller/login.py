@@ -95,8 +95,9 @@ class Login:
         _, credentials = self._found.get(_repository_of(scope), (0.0, None))
         what = str(scope) or "to use it"
         if credentials is None:
-            host = str(self._origin).partition("://")[2]
-            return Unauthorized(f"{self._origin}: not permitted without a login: {what} (moorage login {host})")
+            from moorage.puller.tokens import invitation  # noqa: PLC0415 (see the law of tokens)
+
+            return Unauthorized(f"{self._origin}: not permitted without a login ({invitation(self._origin)}): {what}")
         return Unauthorized(f"{self._origin}: not permitted to {credentials.who}: {what}")
 
     async def _log_in(self, scope: Scope, lines: list[str], sent: str | None) -> bool:

@@ -28,7 +28,7 @@ from moorage.registry.oci import Denied, OciError, Unauthorized, Unavailable
 if TYPE_CHECKING:
     from moorage.puller.credentials import Credentials
 
-__all__ = ["Grant", "TokenService", "lacking", "parse_token"]
+__all__ = ["Grant", "TokenService", "invitation", "lacking", "parse_token"]
 
 _SHORTEST_LIFE = 60.0
 """Seconds that a token lives at least, and where its service does not say (docker token specification)."""
@@ -128,14 +128,21 @@ class TokenService:
         if status == 401 or (status == 400 and credentials is not None):
             who = f"it refused {credentials.who}" if credentials else lacking(self.registry, credentials)
             return Unauthorized(f"{message}: {who}")
-        return Denied(message) if status == 403 else BadAnswer(message)
+        if status == 403:
+            who = f"to {credentials.who}" if credentials else f"without a login ({invitation(self.registry)})"
+            return Denied(f"{message}: not permitted {who}: {self.scope}")
+        return BadAnswer(message)
+
+
+def invitation(registry: Origin) -> str:
+    """What to type to log in."""
+    return f"moorage login {str(registry).partition('://')[2]}"
 
 
 def lacking(registry: Origin, credentials: Credentials | None) -> str:
     """What to say where a login is wanted and we have none that fits."""
     if credentials is None:
-        host = str(registry).partition("://")[2]
-        return f"a login is needed, and nobody is logged in (moorage login {host})"
+        return f"a login is needed, and nobody is logged in ({invitation(registry)})"
     return f"it asks for a password, and there is only {credentials.who}"
 
 

@@ -432,6 +432,24 @@ async def test_what_is_missing_is_said(credentials: Credentials | None, challeng
         assert all("authorization" not in seen.headers for seen in server.seen)
 
 
+@pytest.mark.parametrize(
+    ("credentials", "said"),
+    [
+        (None, "not permitted without a login (moorage login 127.0.0.1:"),
+        (_ALICE, "not permitted to 'alice': repository:"),
+    ],
+)
+@pytest.mark.parametrize("is_granted", [True, False], ids=["a token good for nothing", "403"])
+async def test_what_is_not_permitted_is_said(credentials: Credentials | None, said: str, is_granted: bool) -> None:
+    """Whether the token service refuses (ghcr.io, GitLab) or the registry (Docker Hub)."""
+    world = World(lambda seen: _json(200, {"token": "t"}) if is_granted else Reply(403))
+    async with _connected(world, credentials) as (_, registry):
+        with pytest.raises(Unauthorized if is_granted else Denied) as caught:
+            await registry.resolve_blob(_HERE, _BLOB.digest)
+    assert said in caught.value.message
+    assert _PULL in caught.value.message
+
+
 async def test_the_keychain_is_asked_when_a_registry_asks() -> None:
     """Not before, once for many tokens, for the repository that is written to; again when what it gave is refused."""
 
