@@ -28,7 +28,11 @@ _owner = click.option(
 @plan
 @as_json
 def pull(**options: Any) -> None:
-    """Fetch an image into the store and unpack its layers."""
+    """Fetch an image into the store and unpack its layers.
+
+    What the store has is not fetched, and what an earlier run had begun is gone on with. Each layer gets a directory of
+    its own in the store, shared by all images; --unpack makes one tree of them instead.
+    """
     if options["target"] and options["no_unpack"]:
         raise click.UsageError("--unpack and --no-unpack exclude each other")
     if options["owner"] and not options["target"]:

@@ -54,6 +54,7 @@ def test_a_second_run_fetches_no_layer(registry: LoopbackRegistry, tmp_path: Pat
     environment = {
         "IMAGE": f"{registry.host}/team/app:latest",
         "MOORAGE_STORE": str(tmp_path / "store"),
+        **{"MOORAGE_REGISTRY": registry.host, "MOORAGE_USERNAME": "job", "MOORAGE_PASSWORD": "secret"},
         "DOCKER_CONFIG": str(tmp_path / "docker"),
         "GITHUB_OUTPUT": str(tmp_path / "output"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
@@ -74,8 +75,10 @@ def layers_fetched(registry: LoopbackRegistry) -> int:
 
 
 def test_what_is_cached_is_the_store() -> None:
-    """The path that the cache keeps is the one that Moorage is told."""
+    """The path that the cache keeps is the one that Moorage is told; and a login says for which registry it is."""
     github, gitlab = load("github-actions.yml"), load("gitlab-ci.yml")
     (cache,) = [step for step in github["jobs"]["image"]["steps"] if step.get("uses", "").startswith("actions/cache@")]
+    for variables in (github["env"], gitlab["variables"]):
+        assert {"MOORAGE_REGISTRY", "MOORAGE_USERNAME", "MOORAGE_PASSWORD"} < set(variables)
     assert github["env"]["MOORAGE_STORE"] == f"${{{{ github.workspace }}}}/{cache['with']['path']}"
     assert gitlab["variables"]["MOORAGE_STORE"] == f"$CI_PROJECT_DIR/{gitlab['image']['cache']['paths'][0].rstrip('/')}"
