@@ -54,7 +54,9 @@ def test_a_second_run_fetches_no_layer(registry: LoopbackRegistry, tmp_path: Pat
     environment = {
         "IMAGE": f"{registry.host}/team/app:latest",
         "MOORAGE_STORE": str(tmp_path / "store"),
-        **{"MOORAGE_REGISTRY": registry.host, "MOORAGE_USERNAME": "job", "MOORAGE_PASSWORD": "secret"},
+        "MOORAGE_REGISTRY": registry.host,
+        "MOORAGE_USERNAME": "job",
+        "MOORAGE_PASSWORD": "secret",
         "DOCKER_CONFIG": str(tmp_path / "docker"),
         "GITHUB_OUTPUT": str(tmp_path / "output"),
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
