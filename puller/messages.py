@@ -46,12 +46,14 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. ``connect``: to be connected; ``answer``: from the request's last byte to the end of the headers;
+    """Seconds. ``connect``: to be connected; ``answer``: from the request's last byte to the end of its answer's headers;
+    ``work``: the same where the registry must do something first (at the end of an upload some copy all of it);
     ``stall``: the interval in which a body must bring ``stall_size`` bytes, so that a trickle is a stall too.
     """
 
     connect: float = 10.0
     answer: float = 60.0
+    work: float = 900.0
     stall: float = 30.0
     stall_size: int = 32 * 1024
 

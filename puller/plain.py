@@ -220,6 +220,7 @@ class _Connection:
         self.deadline = 0.0
         self._route, self._trust = route, trust
         self._http: HTTPConnection | None = None
+        self._sock: socket.socket | None = None  # http.client forgets its own where the answer ends the connection
         self._is_aborted = self._is_asking = False
         self._state = threading.Lock()
 
@@ -241,7 +242,7 @@ class _Connection:
         """
         left = self.deadline - time.monotonic()
         if left <= 0:
-            raise SendFailure(f"no answer within {self.timeouts.answer:g} seconds", is_stall=True)
+            raise SendFailure("the answer did not come in time", is_stall=True)
         return left
 
     def ask(self, request: Request, defaults: Mapping[str, str]) -> HTTPResponse:
@@ -277,7 +278,7 @@ class _Connection:
 
     def shut(self) -> None:
         """Ends what a thread reads or writes here."""
-        sock = self._http.sock if self._http else None
+        sock = self._sock or (self._http.sock if self._http else None)
         if sock is not None:
             with contextlib.suppress(OSError):
                 socket.socket.shutdown(sock, socket.SHUT_RDWR)  # not SSLSocket's, which disturbs the reading thread
@@ -289,24 +290,29 @@ class _Connection:
 
     def _ask(self, request: Request, defaults: Mapping[str, str]) -> HTTPResponse:
         http = self._connected()
-        if request.is_guarded and self._route.proxy is None and not is_public(http.sock.getpeername()[0]):
+        self._sock = sock = http.sock
+        if request.is_guarded and self._route.proxy is None and not is_public(sock.getpeername()[0]):
             raise BadAnswer(f"{redact(request.url)}: is at an address of this network")  # nothing was sent yet
         # A body may take as long as it moves: every write has its own limit.
-        self.deadline = float("inf") if isinstance(request.body, SpanBody) else self._answer_deadline()
+        self.deadline = float("inf") if isinstance(request.body, SpanBody) else self._answer_deadline(request)
         failure = self._send(http, request, defaults)
-        self.deadline = self._answer_deadline()
+        self.deadline = self._answer_deadline(request)
+        sock.settimeout(self.deadline - time.monotonic())
         try:
             response = http.getresponse()
         except _Broken as exc:
             raise SendFailure(_reason(failure or exc)) from exc
+        with contextlib.suppress(OSError):  # closed where the answer has no body
+            sock.settimeout(self.timeouts.stall)
         # An answer before the body's end leaves a connection in which nobody knows where the next request begins.
         is_early = failure is not None or (isinstance(request.body, SpanBody) and response.status >= 400)
         if is_early or response.status < 200:
             response.will_close = True
         return response
 
-    def _answer_deadline(self) -> float:
-        return time.monotonic() + self.timeouts.answer
+    def _answer_deadline(self, request: Request) -> float:
+        is_read = request.method in ("GET", "HEAD")
+        return time.monotonic() + (self.timeouts.answer if is_read else self.timeouts.work)
 
     def _connected(self) -> HTTPConnection:
         if self._http is not None:

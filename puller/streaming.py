@@ -28,7 +28,7 @@ class StreamingSender:
         self, *, route: FindRoute, timeouts: Timeouts, headers: Mapping[str, str], trust: ssl.SSLContext
     ) -> None:
         self._find_route, self._headers, self._trust = route, headers, trust
-        self._timeout = httpx.Timeout(timeouts.answer, connect=timeouts.connect, pool=None)
+        self._timeout = httpx.Timeout(timeouts.work, connect=timeouts.connect, write=timeouts.answer, pool=None)
         self._clients: dict[Route, httpx.AsyncClient] = {}
 
     async def send(self, request: Request) -> StreamedResponse:

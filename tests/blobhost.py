@@ -134,6 +134,8 @@ def _handler_of(host: BlobHost) -> type[BaseHTTPRequestHandler]:
             finally:
                 host.busy -= 1
 
+        do_PUT = do_GET  # noqa: N815 (the base class wants it so)
+
         def _answer(self, asked: Asked, behaviour: Behaviour, stop: int | None) -> None:
             content = host.content if behaviour.content is None else behaviour.content
             extra: dict[str, str | None] = {}

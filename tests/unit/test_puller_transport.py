@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -219,6 +220,27 @@ async def test_who_is_cancelled_closes_the_socket(transport: Transport) -> None:
             async with asyncio.timeout(0.1):
                 await _status(transport, Request("GET", f"http://{host.host}/"))
         gone.set()
+
+
+async def test_the_end_of_an_upload_may_take_longer() -> None:
+    """Registries that copy what was uploaded answer a PUT late; a GET has no such excuse."""
+    slow = Behaviour(before=lambda: time.sleep(0.5), status=200)
+    with BlobHost(b"x", lambda asked: slow) as host:
+        async with Transport(retry=RetryPolicy(attempts=1), timeouts=Timeouts(answer=0.2, stall=0.2)) as transport:
+            assert await _status(transport, Request("PUT", f"http://{host.host}/", {}, b"")) == 200
+            with pytest.raises(Unreachable):
+                await _status(transport, Request("GET", f"http://{host.host}/"))
+
+
+async def test_who_is_cancelled_ends_the_last_answer_of_a_connection(transport: Transport) -> None:
+    """http.client forgets the socket of an answer that says ``Connection: close``; we do not."""
+    last = Behaviour(rate=1.0, headers={"Connection": "close"})
+    with BlobHost(bytes(1000), lambda asked: last) as host:
+        began = time.monotonic()
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await _status(transport, Request("GET", f"http://{host.host}/"))
+    assert time.monotonic() - began < 5
 
 
 async def test_a_body_that_can_be_sent_again_is(transport: Transport) -> None:
