@@ -142,8 +142,15 @@ def checked(extents: Extents, *, size: int, stored: int) -> Extents:
     """
     if any(offset + length > size for offset, length in extents):
         raise BrokenLayer("a sparse file with bytes beyond its end")
+    if size and (not extents or sum(extents[-1]) != size):
+        # Writers name the end by an empty extent; where they do not, GNU tar's file ends with the last stored byte.
+        raise BrokenLayer("a sparse map that does not reach the end of the file")
     if any(one + length > two for (one, length), (two, _) in pairwise(extents)):
         raise BrokenLayer("a sparse map without order")
     if sum(length for _, length in extents) != stored:
         raise BrokenLayer("a sparse map of other bytes than are stored")
-    return tuple(extent for extent in extents if extent[1])
+    full = tuple(extent for extent in extents if extent[1])
+    if any(length % BLOCK for _, length in full[:-1]):
+        # GNU tar begins each extent at a new block: it would read other content here, and other entries behind it.
+        raise BrokenLayer("a sparse map whose extents are not whole blocks")
+    return full

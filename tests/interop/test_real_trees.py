@@ -19,6 +19,8 @@ from moorage.puller.image import read_layers
 from moorage.puller.layout_catalog import load_manifest
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.unpack.apply import Layer, unpack_layers
+from moorage.puller.unpack.inflate import inflate
+from moorage.puller.unpack.source import TarReader
 
 from tests.interop.images import Layout
 from tests.interop.programs import Program, find
@@ -105,12 +107,22 @@ def _layers(layout: Path, tag: str) -> list[Layer]:
     return read_layers(files, load_manifest(files, entry.descriptor))
 
 
+def _count_whiteouts(layout: Path) -> int:
+    count = 0
+    for layer in _layers(layout, "stack"):
+        with layer.open() as file:
+            count += sum(b"/.wh." in b"/" + entry.name for entry in TarReader(inflate(file)))
+    return count
+
+
 @pytest.mark.parametrize("program", ["umoci", "podman", "docker"])
 @pytest.mark.parametrize("tag", ["debian", "python", "stack"])
 def test_real_images_unpack_alike(
     tag: str, program: str, images: Path, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """Entry by entry, as root."""
+    if tag == "stack":
+        assert _count_whiteouts(images) > _LAYERS
     unpack_layers(_layers(images, tag), str(tmp_path / "ours"))
 
     def unpack() -> Path:
