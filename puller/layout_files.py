@@ -16,7 +16,7 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NoReturn
 
 from moorage.puller.errors import LayoutInvalid
 from moorage.puller.staging import StagedFile, sync_directory
@@ -24,7 +24,7 @@ from moorage.puller.unsynced import Unsynced
 from moorage.registry.oci import BlobUnknown, Descriptor, Digest, ManifestInvalid, parse_json
 from moorage.registry.oci.media_types import OCI_INDEX
 
-__all__ = ["REF_NAME", "Entry", "LayoutFiles"]
+__all__ = ["REF_NAME", "Entry", "LayoutFiles", "NamesOfNow"]
 
 REF_NAME = "org.opencontainers.image.ref.name"
 _MARKER = {"imageLayoutVersion": "1.0.0"}
@@ -226,6 +226,22 @@ class LayoutFiles:
                 return parse_json(file.read())
         except (OSError, ManifestInvalid) as exc:
             raise LayoutInvalid(f"{self.root}: not an image layout ({path}: {exc})") from exc
+
+
+class NamesOfNow(LayoutFiles):
+    """A layout for reading, with the names that it has at this moment, whatever happens to them afterwards."""
+
+    def __init__(self, files: LayoutFiles) -> None:
+        super().__init__(files.root)
+        self._entries = files.read_index()
+
+    def read_index(self) -> list[Entry]:
+        """The entries of the moment."""
+        return list(self._entries)
+
+    def edit_index(self) -> NoReturn:
+        """There is nothing to change."""
+        raise LayoutInvalid(f"{self.root}: names of the past cannot be changed")
 
 
 class StagedBlob(StagedFile):

@@ -24,7 +24,7 @@ from moorage.puller.references import parse_reference, parse_target
 from moorage.puller.store import Store
 from moorage.puller.threads import in_thread
 from moorage.puller.transfer import Place
-from moorage.registry.oci import RepositoryName, Tag, TagOrDigest
+from moorage.registry.oci import ManifestUnknown, RepositoryName, Tag, TagOrDigest
 
 __all__ = [
     "Spot",
@@ -84,7 +84,7 @@ async def open_spot(
     elif scheme == "store":
         images = store()
         async with images.leased():
-            yield _find_stored(images, rest)
+            yield _find_place_in_store(images, rest) if create else find_stored(images, rest)
     else:
         yield await find_spot(connections, text, store=store, create=create)
 
@@ -154,7 +154,7 @@ async def find_spot(connections: Connections, text: str, *, store: Callable[[], 
     if is_archive(text):
         raise BadReference(f"{text}: {scheme}: can be copied and pushed from, and copied to; nothing else")
     if scheme == "store":
-        return _find_stored(store(), rest)
+        return _find_place_in_store(store(), rest) if create else find_stored(store(), rest)
     if text.startswith(_PREFIX):
         return parse_layout(text.removeprefix(_PREFIX), create=create)
     reference = parse_reference(text)
@@ -162,7 +162,23 @@ async def find_spot(connections: Connections, text: str, *, store: Callable[[], 
     return Spot(place, reference.target, str(reference), reference.registry)
 
 
-def _find_stored(store: Store, text: str) -> Spot:
+def find_stored(store: Store, text: str) -> Spot:
+    """The image of the store that ``text`` refers to; it stays what it was while a lease is held.
+
+    Raises:
+        BadReference: it is not well written.
+        ImageError: the store does not have it.
+    """
+    reference = parse_reference(text)
+    layout = store.snapshot(reference.registry)
+    try:
+        store.mark_used(layout.catalog.resolve(reference.repository, reference.target).digest)
+    except ManifestUnknown:
+        raise ImageError(f"{reference}: not in the store") from None
+    return Spot(Place(layout, reference.repository), reference.target, str(reference))
+
+
+def _find_place_in_store(store: Store, text: str) -> Spot:
     reference = parse_reference(text)
     return Spot(Place(store.view(reference.registry), reference.repository), reference.target, str(reference))
 

@@ -16,9 +16,8 @@ from moorage.puller.errors import ImageError
 from moorage.puller.events import OnEvent, Packed
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.places import Spot, is_archive, is_layout, open_archive, parse_layout
+from moorage.puller.places import Spot, find_stored, is_archive, is_layout, open_archive, parse_layout
 from moorage.puller.platforms import host_platform
-from moorage.puller.references import parse_reference
 from moorage.puller.staging import staging_directory
 from moorage.puller.store import Store
 from moorage.puller.threads import in_thread
@@ -68,10 +67,9 @@ async def open_source(
     elif (layout := _find_layout(source)) is not None:
         yield layout
     else:
-        place, wanted = store(), parse_reference(source)
+        place = store()
         async with place.leased():
-            place.mark_used(place.find(wanted).digest)
-            yield Spot(Place(place.view(wanted.registry), wanted.repository), wanted.target, str(wanted))
+            yield find_stored(place, source)
 
 
 async def _pack(source: str, scratch: str, platform: Platform, pack: PackOptions | None, on_event: OnEvent) -> Spot:

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 
 from moorage.puller.errors import ImageError
 from moorage.puller.layout import ImageLayout
-from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.layout_files import LayoutFiles, NamesOfNow
 from moorage.puller.lease import hold_shared
 from moorage.puller.staging import staging_directory, sweep
 from moorage.puller.threads import in_thread
@@ -58,6 +58,10 @@ class Store:
     def view(self, registry: str) -> ImageLayout:
         """The images that came from ``registry``, as a registry."""
         return ImageLayout.of_registry(self.files, registry)
+
+    def snapshot(self, registry: str) -> ImageLayout:
+        """``view``, for reading, with the names of this moment: a lease keeps content in the store, not names."""
+        return ImageLayout.of_registry(NamesOfNow(self.files), registry)
 
     @contextmanager
     def lease(self) -> Iterator[None]:

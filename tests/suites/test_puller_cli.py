@@ -357,4 +357,4 @@ def test_an_image_of_the_store_is_inspected(moorage: Moorage, host: str, files: 
     moorage("tag", f"{host}/inspected:v1", "example.invalid/inspected:v1")
     here = moorage.documents("inspect", "store:example.invalid/inspected:v1", "--json")
     assert here == [{**there[0], "reference": "example.invalid/inspected:v1"}]
-    assert "unknown" in moorage("inspect", "store:example.invalid/inspected:v2", status=1).stderr
+    assert "not in the store" in moorage("inspect", "store:example.invalid/inspected:v2", status=1).stderr

@@ -16,7 +16,7 @@ from moorage.puller.fetch.ingest import Ingest
 from moorage.puller.stock.verify import Kind
 from moorage.puller.store import Store
 from moorage.puller.unsynced import Unsynced
-from moorage.registry.oci import Descriptor, Digest, Manifest, Reference, RepositoryName
+from moorage.registry.oci import Descriptor, Digest, Manifest, Reference, RepositoryName, Tag
 from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER_GZIP
 
 from tests.content import Blob, Content, blob, index, json_bytes, nondistributable, push
@@ -396,3 +396,17 @@ def test_mending_looks_again(store: Store, content: Content) -> None:
     path.write_bytes(raw)
     assert store.mend(verified).names == ()
     assert _names(store) == ["app:one"]
+
+
+def test_a_lease_and_a_snapshot_keep_an_image_that_is_removed(store: Store, content: Content) -> None:
+    """A push that has begun is not disturbed: names go at once, content later."""
+    _add(store, content, "app:one")
+    with store.lease():
+        snapshot = store.snapshot(_HOST)
+        assert store.remove([_ref("app:one")]).is_deferred
+        found = asyncio.run(snapshot.read_manifest(RepositoryName("app"), Tag("one")))
+        assert found.digest == content.digest
+        assert all(store.files.has_blob(part.digest) for part in content.blobs)
+        with pytest.raises(LayoutInvalid):
+            snapshot.catalog.delete_tag(RepositoryName("app"), Tag("one"))
+    assert _names(store) == []
