@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TypeVar
@@ -184,15 +184,16 @@ class Bringing:
         )
         self._done.remarks = (await self._try_twice(work, layers, fetches)).skipped
 
-    async def _try_twice(self, work: Callable[[], _Result], layers: Iterable[Layer], fetches: _Fetches) -> _Result:
-        """Does the work. Where it read what an earlier run had left, and that was damaged, once more from the start."""
+    async def _try_twice(self, work: Callable[[], _Result], layers: Sequence[Layer], fetches: _Fetches) -> _Result:
+        """Does the work. Where it read bytes that the fetch may find wrong and replace, because an earlier run had left
+        them or a mirror sent them, once more when the fetch is done."""
         try:
             return await self._workers.run(work)
         except ImageError:
-            digests = {layer.descriptor.digest for layer in layers}
-            if digests.isdisjoint(self._resumed):
+            blobs = {layer.descriptor.digest: layer.descriptor for layer in layers}
+            if blobs.keys().isdisjoint(self._resumed) and not any(map(self._source.is_second_hand, blobs.values())):
                 raise
-        await asyncio.gather(*(fetches[digest] for digest in digests))
+        await asyncio.gather(*(fetches[digest] for digest in blobs))
         return await self._workers.run(work)
 
     def _take(self, layer: Layer, done: Unpacked) -> None:

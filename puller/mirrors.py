@@ -123,6 +123,10 @@ class Mirrored:
         async with self._home.get_blob(repository, blob, start=start, stop=stop) as answer:
             yield answer
 
+    def is_second_hand(self, blob: Descriptor) -> bool:
+        """See ``BlobSource``."""
+        return blob.digest in self._served or any(blob.digest in front.distrusted for front in self._fronts)
+
     def distrust(self, blob: Descriptor) -> bool:
         """See ``BlobSource``. The mirrors that sent some of it are not asked for it again."""
         fronts = self._served.pop(blob.digest, [])

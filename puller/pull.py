@@ -58,6 +58,9 @@ class Source(Reader, Protocol):
     def distrust(self, blob: Descriptor) -> bool:
         """See ``BlobSource``."""
 
+    def is_second_hand(self, blob: Descriptor) -> bool:
+        """See ``BlobSource``."""
+
 
 async def pull_image(
     source: Source,
@@ -222,6 +225,10 @@ class _Nowhere:
         )
 
     def distrust(self, blob: Descriptor) -> bool:
+        """See ``BlobSource``."""
+        return False
+
+    def is_second_hand(self, blob: Descriptor) -> bool:
         """See ``BlobSource``."""
         return False
 

@@ -109,14 +109,19 @@ class RemoteRegistry(RemoteUploader):
             return Descriptor(OCTET_STREAM, digest, length_of(answer))
 
     @asynccontextmanager
+    async def read_unverified(self, repository: RepositoryName, digest: Digest) -> AsyncIterator[BlobStream]:
+        """The whole blob as it comes, for a reader who verifies it."""
+        async with self._wire.call(routes.GetBlob(repository, digest)) as answer:
+            yield RemoteBlob(Descriptor(OCTET_STREAM, digest, length_of(answer)), answer.chunks())
+
+    @asynccontextmanager
     async def read_blob(
         self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
     ) -> AsyncIterator[BlobStream]:
         """See ``Reader``. Read whole, the bytes are checked against the digest; a range cannot be."""
         if start == 0 and stop is None:
-            async with self._wire.call(routes.GetBlob(repository, digest)) as answer:
-                blob = Descriptor(OCTET_STREAM, digest, length_of(answer))
-                yield RemoteBlob(blob, verified(answer.chunks(), blob))
+            async with self.read_unverified(repository, digest) as whole:
+                yield RemoteBlob(whole.descriptor, verified(whole, whole.descriptor))
             return
         blob = await self.resolve_blob(repository, digest)
         stop = blob.size if stop is None else min(stop, blob.size)
@@ -146,6 +151,10 @@ class RemoteRegistry(RemoteUploader):
 
     def distrust(self, blob: Descriptor) -> bool:
         """See ``fetch.BlobSource``: there is no other place than this one."""
+        return False
+
+    def is_second_hand(self, blob: Descriptor) -> bool:
+        """See ``fetch.BlobSource``."""
         return False
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:

@@ -27,6 +27,9 @@ class BlobSource(Protocol):
     def distrust(self, blob: Descriptor) -> bool:
         """Takes note that what came of the blob is wrong. True: it may be had from somewhere else, ask again."""
 
+    def is_second_hand(self, blob: Descriptor) -> bool:
+        """Whether some of it came from elsewhere than its registry: wrong bytes may yet be replaced by right ones."""
+
 
 class BlobOrigin:
     """The blobs of one repository."""

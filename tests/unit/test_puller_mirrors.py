@@ -97,8 +97,8 @@ async def test_what_a_mirror_lacks_the_next_one_gives(world: _World) -> None:
 
 @pytest.mark.parametrize(
     "fault",
-    [Refuse(500), Refuse(503), Refuse(429), Refuse(403), Drop(None), Drop(after=10), Corrupt(at=5)],
-    ids=["500", "503", "429", "403", "no answer", "half an answer", "wrong bytes"],
+    [Refuse(500), Refuse(503), Refuse(429), Refuse(403), Drop(None), Drop(after=10), Corrupt(at=5), Corrupt(at=100)],
+    ids=["500", "503", "429", "403", "no answer", "half an answer", "wrong bytes", "a broken archive"],
 )
 @pytest.mark.parametrize("path", ["*/blobs/*", "*/manifests/*"], ids=["blobs", "manifests"])
 async def test_a_mirror_that_fails_is_left(world: _World, fault: Fault, path: str) -> None:
