@@ -46,7 +46,7 @@ class RetryPolicy:
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
-    """Seconds. ``connect``: to be connected; ``answer``: from the request's last byte to the end of its answer's headers;
+    """Seconds. ``connect``: to be connected; ``answer``: from the request's last byte to its answer's last header;
     ``work``: the same where the registry must do something first (at the end of an upload some copy all of it);
     ``stall``: the interval in which a body must bring ``stall_size`` bytes, so that a trickle is a stall too.
     """
