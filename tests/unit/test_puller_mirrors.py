@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,9 +17,11 @@ from moorage.puller.messages import RetryPolicy
 from moorage.puller.origins import Origin
 from moorage.puller.results import PullResult
 from moorage.puller.store import Store
-from moorage.registry.oci import ManifestUnknown, RepositoryName, Tag
+from moorage.registry.oci import Digest, ManifestUnknown, RepositoryName, Tag
 from moorage.registry.testing import Corrupt, Drop, Fault, LoopbackRegistry, Refuse
 
+from tests.layers import archive, file
+from tests.pulled import image_of, push_image
 from tests.scripted import Reply, Seen, scripted
 
 _LAYERS: tuple[dict[str, str | bytes], ...] = ({"etc/motd": "hi", "big": bytes(300_000)}, {"usr/bin/x": "y" * 5000})
@@ -93,6 +96,17 @@ async def test_what_a_mirror_lacks_the_next_one_gives(world: _World) -> None:
     with pytest.raises(ManifestUnknown):
         await world.pull("team/none:v1")
     assert world.warnings == ""
+
+
+async def test_what_was_unpacked_of_a_mirrors_wrong_bytes_is_unpacked_again(world: _World) -> None:
+    """The layer is refused long before all of it is here; then the registry sends the right one."""
+    raw = archive(file("big", bytes(16_000_000)))
+    for registry in (world.home, world.mirrors[0]):
+        await push_image(registry, image_of(raw, compressed=(raw,)))
+    world.mirrors[0].inject(Corrupt(at=100), path=f"*/blobs/{Digest.of(raw)}", times=None)
+    result = await world.pull()
+    assert "sent wrong bytes" in world.warnings
+    assert os.stat(f"{result.paths[0]}/big").st_size == 16_000_000
 
 
 @pytest.mark.parametrize(
