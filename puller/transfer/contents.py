@@ -16,6 +16,7 @@ from moorage.puller.errors import ImageError
 from moorage.puller.events import BlobProgress, OnEvent, Resumed, Retried
 from moorage.puller.file_body import FileBody, FileSpan
 from moorage.puller.layout import ImageLayout
+from moorage.puller.remote import RemoteRegistry
 from moorage.puller.transfer.graph import Place
 from moorage.puller.uploads import Body
 from moorage.registry.oci import Descriptor, Digest
@@ -127,9 +128,14 @@ class StreamContent:
                 self._meter.count(len(chunk))
                 yield chunk
 
-    def stream(self) -> AsyncGenerator[bytes, None]:
-        """All of it."""
-        return self.body(0, self._blob.size)
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """All of it, for a destination here, which hashes it."""
+        registry, repository = self._source.registry, self._source.repository
+        read = registry.read_unverified if isinstance(registry, RemoteRegistry) else registry.read_blob
+        async with read(repository, self._blob.digest) as chunks:
+            async for chunk in chunks:
+                self._meter.count(len(chunk))
+                yield chunk
 
 
 async def content_of(source: Place, blob: Descriptor, meter: Meter) -> FileContent | StreamContent:
