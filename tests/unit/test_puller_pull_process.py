@@ -8,12 +8,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 from moorage.registry.oci import Digest
-from moorage.registry.testing import LoopbackRegistry, Stall
+from moorage.registry.testing import LoopbackRegistry, Slow, Stall
 
 from tests.content import repository
 from tests.layers import archive, file
@@ -70,6 +70,18 @@ async def test_a_pull_loads_what_it_needs(registry: LoopbackRegistry, tmp_path: 
     assert not never & first
     assert not (never | {"moorage.puller.bring", "moorage.puller.unpack.inflate", "isal"}) & again
     assert "moorage.puller.bring" in first
+
+
+async def test_processes_share_download_and_tree(registry: LoopbackRegistry, tmp_path: Path) -> None:
+    """Parallel jobs of one machine: each blob is fetched once, each layer unpacked once, and all have the image."""
+    await push_image(registry, image_of(archive(file("data", os.urandom(100_000)))))
+    registry.inject(Slow(delay=0.5, rate=None), path="*/blobs/*", times=None)
+    with ExitStack() as stack:
+        running = [stack.enter_context(_pulling(registry, tmp_path / "store")) for _ in range(3)]
+        said = [process.communicate(timeout=60)[1] for process in running]
+    assert [process.returncode for process in running] == [0, 0, 0], said
+    assert sum("/blobs/" in request.path for request in registry.requests) == 2
+    assert "".join(said).count("  unpacked ") == 1
 
 
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL], ids=["INT", "TERM", "KILL"])
