@@ -29,7 +29,7 @@ from moorage.registry.oci import (
 )
 from moorage.registry.oci.media_types import OCI_INDEX
 from moorage.registry.store import LocalRegistry
-from moorage.registry.testing import Drop, LoopbackRegistry, Refuse
+from moorage.registry.testing import Drop, LoopbackRegistry, Refuse, Slow
 from moorage.storage_backends.memory import MemoryStore
 
 from tests.content import Content, artifact, blob, chunked, image, index, nondistributable, push, read_bytes, repository
@@ -254,7 +254,8 @@ async def test_the_image_comes_after_its_signatures(registry: LoopbackRegistry) 
 
 
 async def test_questions_are_asked_side_by_side(registry: LoopbackRegistry, layout: ImageLayout) -> None:
-    """All HEADs of the blobs before the last upload ends."""
+    """Slow answers are waited for once, not one after the other."""
+    registry.inject(Slow(delay=0.3), method="HEAD", times=None)
     async with _remote(registry) as remote:
         await _copy(layout, image("wide", layers=12, size=1000), remote)
     asked = [method for method, _ in _asked(registry)]
