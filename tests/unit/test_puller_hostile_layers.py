@@ -280,7 +280,8 @@ def open_directory() -> Iterator[Path]:
 
 @pytest.mark.root
 def test_without_rights_the_rest_is_unpacked(open_directory: Path) -> None:
-    """As nobody: owners are not set, devices become empty files and that is said, modes and links hold, and it can be layered on."""
+    """As nobody: owners are not set, devices become empty files and that is said, modes and links hold, and the next
+    layer can be put on it."""
     raw = archive(
         directory("d", mode=0o555),
         file("d/x", b"content", mode=0o4711),
