@@ -123,6 +123,8 @@ def read_stored_map(next_block: Callable[[], bytes], *, limit: int) -> tuple[Ext
         position = match.end()
         numbers.append(decimal(match[1]))
         wanted = 1 + 2 * numbers[0]
+        if 2 * wanted > limit:  # a digit and a newline for each
+            raise UnsafeLayer(f"a sparse map of more than {limit} bytes")
     if any(raw[position:]):
         raise BrokenLayer("a sparse map that goes on after its end")
     return _paired(numbers[1:]), len(raw)

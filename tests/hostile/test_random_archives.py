@@ -43,7 +43,7 @@ def _check(entry: Entry, content: bytes) -> None:
 
 
 @given(st.randoms(use_true_random=False), st.sampled_from([1, 511, 513, 4096]))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_archives_at_random_have_one_reading(chance: Random, size: int) -> None:
     """However the stream is cut."""
     raw = random_archive(chance)
@@ -51,7 +51,7 @@ def test_archives_at_random_have_one_reading(chance: Random, size: int) -> None:
 
 
 @given(st.lists(st.binary(max_size=600), max_size=4))
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_noise_is_refused_or_read(parts: list[bytes]) -> None:
     """Bytes that no program wrote, with right checksums."""
     raw = repair_sums(b"".join(part.ljust(512, b"\0") for part in parts))
