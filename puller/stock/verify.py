@@ -7,7 +7,7 @@ so that the next pull fetches what is missing and nobody is served half an image
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from enum import StrEnum
@@ -74,9 +74,10 @@ def verify_store(files: LayoutFiles) -> Verified:
     """
     blobs, entries, trees = list_blobs(files), files.read_index(), list_trees(files.root)
     damaged = set(_damaged(files, blobs))
+    whole = blobs.keys() - damaged
     defects = [
         *(Defect(Kind.DAMAGED, digest) for digest in sorted(damaged, key=str)),
-        *(defect for entry in entries for defect in _check_entry(files, entry, blobs.keys() - damaged, damaged)),
+        *(defect for entry in entries for defect in _check_entry(files, entry, whole, damaged)),
         *(Defect(Kind.DOUBTFUL, tree) for tree in sorted(trees, key=str) if files.unsynced.is_doubtful_tree(tree)),
     ]
     return Verified(len(blobs), sum(blobs.values()), len(entries), len(trees), tuple(defects))
@@ -132,12 +133,9 @@ def _has_its_digest(path: str, digest: Digest) -> bool:
     return hasher.hexdigest() == digest.hex
 
 
-def _check_entry(
-    files: LayoutFiles, entry: Entry, whole: Iterable[Digest], damaged: Iterable[Digest]
-) -> Iterator[Defect]:
+def _check_entry(files: LayoutFiles, entry: Entry, whole: Set[Digest], damaged: Set[Digest]) -> Iterator[Defect]:
     """What a name leads to and is not here, or not whole. Images of an index that were never fetched are no defect."""
     name = entry.ref_name or str(entry.descriptor.digest)
-    whole, damaged = set(whole), set(damaged)
     waiting, seen = [(entry.descriptor, True)], set[Digest]()
     while waiting:
         descriptor, is_needed = waiting.pop(0)
