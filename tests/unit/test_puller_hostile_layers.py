@@ -156,6 +156,11 @@ def test_a_link_replaced_through_itself_is_forgotten(tmp_path: Path, canary: Pat
         pytest.param(Limits(header=2048), (file("a", xattrs={b"user.a": bytes(1900)}),),
                      file("b", xattrs={b"user.a": bytes(2100)}), id="extended header"),
         pytest.param(Limits(size=2048, ratio=0), (file("a"),), file("b"), id="uncompressed size"),
+        pytest.param(Limits(xattrs=1), (file("a", xattrs={b"user.a": b""}),),
+                     file("b", xattrs={b"user.a": b"", b"user.b": b""}), id="attributes"),
+        pytest.param(Limits(xattr_size=9), (file("a", xattrs={b"user.a": bytes(9)}),),
+                     file("b", xattrs={b"user.a": bytes(10)}), id="size of attributes"),
+        pytest.param(Limits(entries=3), (file("a/b/c/x"),), file("d/x"), id="directories that no entry describes"),
     ],
 )  # fmt: skip
 def test_limits_are_exact(tmp_path: Path, limits: Limits, fits: tuple, refused: tuple) -> None:  # type: ignore[type-arg]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 from moorage.puller.entries import Entry, Kind
+from moorage.puller.unpack.apply import unpack_layers
 from moorage.puller.unpack.namespace import enter_namespace
 
-from tests.layers import archive, directory, node
+from tests.layers import archive, directory, file, layer_of, node
 from tests.somebody import make_somebody, run_as_somebody
 
 pytestmark = pytest.mark.root
@@ -30,7 +32,8 @@ _LAYER = archive(
 _UNPACK = """
     import json, os
     from moorage.puller.unpack.apply import unpack_layers
-    from moorage.puller.unpack.namespace import enter_namespace
+    from moorage.puller.unpack.apply import unpack_layers
+from moorage.puller.unpack.namespace import enter_namespace
     from moorage.puller.unpack.notes import read_notes
     from moorage.puller.unpack.owners import OwnerMode
     place, mode, is_alone = sys.argv[1:]
@@ -160,3 +163,16 @@ def test_why_there_is_no_namespace_is_said(program: str, message: str) -> None:
     """)
     assert done.stderr == ""
     assert message in done.stdout
+
+
+def test_a_full_file_system_is_said_and_left_clean() -> None:
+    """Inodes run out before bytes do (rule U9): an error of the system, and nothing stays."""
+    layer = layer_of(archive(*(file(f"f{number}", b"") for number in range(500))))
+    with tempfile.TemporaryDirectory(prefix="moorage-") as place:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "nr_inodes=300", "tmpfs", place], check=True)
+        try:
+            with pytest.raises(OSError, match="No space left"):
+                unpack_layers([layer], f"{place}/r")
+            assert os.listdir(place) == []
+        finally:
+            subprocess.run(["umount", place], check=True)
