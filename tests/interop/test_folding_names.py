@@ -1,4 +1,4 @@
-"""A file system that takes two spellings for one name, as macOS and Windows have them: NTFS through FUSE, ignoring case.
+"""A file system that takes two spellings for one name, as macOS has: NTFS through FUSE, ignoring case.
 
 This one also keeps names in lower case, so what it is given here has no others but where they collide (rule U14).
 """
