@@ -37,6 +37,7 @@ def mounted(name: str, folder: Path) -> Iterator[Volume]:
         yield Volume(name, place, lambda: _written(place, device))
     finally:
         subprocess.run(["umount", "--lazy", place], check=True)
+        place.rmdir()
 
 
 def _mount_tmpfs(place: Path, _: Path) -> str:
