@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import io
 import json
 import os
 import tarfile
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from moorage.puller.archives.source import ArchiveSource
 from moorage.puller.archives.target import ArchiveKind, ArchiveTarget
 from moorage.puller.errors import BadReference, ImageError
@@ -28,6 +32,7 @@ from tests.content import Content, artifact, gallery, image, index, push, read_b
 
 _HERE, _ANY = repository("team/app"), RepositoryName("layout")
 _LATEST = Tag("latest")
+_KEYS = st.sampled_from(["Config", "RepoTags", "Layers", "manifests", "mediaType", "digest", "size", "annotations"])
 _Files = dict[str, bytes | str]
 
 
@@ -278,6 +283,37 @@ def test_an_archive_cut_short_is_no_archive(size: int, tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:size])
     with pytest.raises(ImageError):
         ArchiveSource.open(str(path))
+
+
+@settings(deadline=None, max_examples=150)
+@given(data=st.data())
+def test_a_damaged_archive_is_refused_or_read(data: st.DataObject, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Whatever bytes are wrong: an error of ours, or the images that are still there."""
+    path = tmp_path_factory.mktemp("damaged") / "x.tar"
+    content = bytearray(_tar(path, _saved()).read_bytes())
+    for position in data.draw(st.lists(st.integers(0, len(content) - 1), min_size=1, max_size=6)):
+        content[position] = data.draw(st.integers(0, 255))
+    path.write_bytes(data.draw(st.sampled_from([bytes, lambda raw: gzip.compress(raw)[:-1]]))(content))
+    with contextlib.suppress(ImageError):
+        ArchiveSource.open(str(path)).close()
+
+
+_ANYTHING = st.recursive(
+    st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["c", OCI_LAYER, _sha(_config())]),
+    lambda values: st.lists(values, max_size=3) | st.dictionaries(_KEYS, values, max_size=4),
+    max_leaves=8,
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(entries=st.lists(st.dictionaries(_KEYS, _ANYTHING, max_size=5), max_size=2))
+def test_a_list_of_anything_is_refused_or_read(entries: list[object]) -> None:
+    """``manifest.json`` and ``index.json`` as a stranger may write them."""
+    for name, document in (("manifest.json", entries), ("index.json", {"manifests": entries})):
+        with tempfile.TemporaryDirectory() as folder:
+            path = _tar(Path(folder) / "x.tar", [(name, json.dumps(document).encode()), ("c", _config())])
+            with contextlib.suppress(ImageError):
+                ArchiveSource.open(str(path)).close()
 
 
 def test_several_images_need_a_name(tmp_path: Path) -> None:
