@@ -5,12 +5,16 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from moorage.puller.about import VERSION
 from moorage.puller.errors import BadAnswer, Unreachable
 from moorage.puller.origins import Origin, check_hop, is_loopback, redact
 from moorage.puller.route import Proxy, Route
@@ -270,6 +274,18 @@ async def test_a_proxy_is_asked_for_the_whole_url() -> None:
         assert proxy.seen[0].headers["proxy-authorization"] == "Basic cHJveHk="
         assert proxy.seen[0].headers["host"] == "registry.example"
     assert "cHJveHk" not in repr(way)
+
+
+def test_the_version_is_said_once_more_and_right() -> None:
+    """In every User-Agent; asking the installed package for it costs too much."""
+    assert version("moorage") == VERSION
+
+
+def test_reading_loads_no_httpx() -> None:
+    """It is for uploads that are asynchronous streams, and costs more than the rest of a warm pull."""
+    program = "import sys, moorage.puller.remote, moorage.puller.fetch.engine; print('httpx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
 
 
 _PUBLIC, _SECURE = "http://registry.example", "https://registry.example"
