@@ -88,6 +88,8 @@ class Attributes:
             try:
                 os.setxattr(b"/proc/self/fd/%d/%b" % (parent.descriptor, name), key, value, follow_symlinks=False)
             except OSError as exc:
+                if exc.errno == errno.EPERM and key.startswith(b"user."):  # xattr(7): files and directories alone
+                    exc.errno = errno.ENOTSUP
                 self._excuse_xattr(exc, key, value, path)
         if entry.kind is not Kind.SYMLINK:
             os.chmod(name, entry.mode, dir_fd=parent.descriptor)

@@ -223,6 +223,14 @@ def test_rule_13_what_overlayfs_obeys_is_escaped_in_a_layer(tmp_path: Path) -> N
     assert _supported(tmp_path / "r" / "f") == {"user.overlay.overlay.opaque": b"y", "user.overlay": b"n"}
 
 
+def test_rule_13_links_and_nodes_have_no_attributes_of_users(tmp_path: Path) -> None:
+    """The kernel has none for them, whoever asks; that is said, and no error (xattr(7))."""
+    link = Entry(b"l", Kind.SYMLINK, 0o777, link=b"x", xattrs={b"user.x": b"1"})
+    pipe = Entry(b"p", Kind.FIFO, 0o600, xattrs={b"user.x": b"1"})
+    done = unpack_layers([layer_of(archive((link, b""), (pipe, b"")))], str(tmp_path / "r"), owners=OwnerMode.SQUASH)
+    assert done.skipped == ("'l' and 1 more: left out: the attribute 'user.x' is not supported here",)
+
+
 def test_rule_13_what_is_not_supported_is_said_once(tmp_path: Path) -> None:
     """However many files ask for it."""
     given = {b"nonsense": b"1", b"user.fine": b"2"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,7 @@ from moorage.puller.entries import Entry, Kind
 from moorage.puller.unpack.apply import unpack_layers
 from moorage.puller.unpack.namespace import enter_namespace
 
+from tests.interop.images import Layout
 from tests.layers import archive, directory, file, layer_of, node
 from tests.somebody import make_somebody, run_as_somebody
 
@@ -176,3 +178,48 @@ def test_a_full_file_system_is_said_and_left_clean() -> None:
             assert os.listdir(place) == []
         finally:
             subprocess.run(["umount", place], check=True)
+
+
+_COMMAND = """
+import importlib, json, os, subprocess, sys
+from moorage.puller.cli import main
+from tests.somebody import become
+
+def run(target, *words):
+    sys.argv = ["moorage", "unpack", "--store", place + "/store", *words, "127.0.0.1:1/some/image", target]
+    try:
+        return main()
+    except SystemExit as exc:
+        return exc.code
+
+place, user, mode = sys.argv[1:]
+if os.fork() == 0:  # as root, in a process of its own, whose threads are not ours: what is imported late
+    assert not run(place + "/warm", "--owner", mode)
+    json.dump(list(sys.modules), open(place + "/modules", "w"))
+    os._exit(0)
+os.wait()
+for module in json.load(open(place + "/modules")):
+    importlib.import_module(module)
+import moorage.puller.unpack.namespace
+subprocess.run(["chown", "-R", user, place], check=True)
+become(user)
+sys.exit(run(place + "/r", "--owner", mode))
+"""
+
+
+@pytest.mark.parametrize("mode", ["keep", "squash", "record"])
+def test_the_command_does_as_it_is_told(place: Path, mode: str) -> None:
+    """``moorage unpack --owner``; to keep owners it enters the namespace before it starts a thread."""
+    user = make_somebody()
+    layout = Layout(place / "store")
+    layout.name("127.0.0.1:1/some/image:latest", layout.image(_LAYER))
+    layout.finish()
+    done = subprocess.run(
+        [sys.executable, "-c", _COMMAND, place, user.pw_name, mode],
+        capture_output=True, text=True, check=False, timeout=100, cwd=Path(__file__).parents[2],
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    mine, lent = (user.pw_uid, user.pw_gid), _lent("/etc/subuid", user.pw_name) + 999
+    assert _owners(place)["root"] == mine
+    assert _owners(place)["user"] == ((lent, _lent("/etc/subgid", user.pw_name) + 4) if mode == "keep" else mine)
+    assert ("user.rootlesscontainers" in os.listxattr(place / "r/d/user")) == (mode == "record")
