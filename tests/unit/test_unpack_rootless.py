@@ -34,8 +34,7 @@ _LAYER = archive(
 _UNPACK = """
     import json, os
     from moorage.puller.unpack.apply import unpack_layers
-    from moorage.puller.unpack.apply import unpack_layers
-from moorage.puller.unpack.namespace import enter_namespace
+    from moorage.puller.unpack.namespace import enter_namespace
     from moorage.puller.unpack.notes import read_notes
     from moorage.puller.unpack.owners import OwnerMode
     place, mode, is_alone = sys.argv[1:]
