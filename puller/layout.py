@@ -8,7 +8,8 @@ A layout is one pool of blobs and a list of names, where a registry is many repo
   write it.
 
 Manifests belong to repositories as ``layout_catalog`` says. Blobs belong to nobody: every repository of a layout reads
-all of them, and a mount moves nothing. Failures of the disk are ``OSError``.
+all of them, and a mount moves nothing. Failures of the disk are ``OSError``. A change that has begun in a thread is
+done when its caller is cancelled, so nothing changes behind anybody's back.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import BinaryIO
 
 from moorage.puller.errors import LayoutInvalid
@@ -23,6 +25,7 @@ from moorage.puller.layout_catalog import Catalog
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.layout_names import BareTags, FullReferences, RefNames
 from moorage.puller.layout_uploads import LayoutUploads
+from moorage.puller.threads import to_the_end
 from moorage.registry.oci import (
     ANY_VALUE,
     BlobStream,
@@ -95,8 +98,8 @@ class ImageLayout:
         """See ``Writer``."""
         with self.files.stage_blob() as staged:
             async for piece in _gather(verified(content, descriptor)):
-                await asyncio.to_thread(staged.write, piece)
-            await asyncio.to_thread(staged.commit, descriptor.digest)
+                await to_the_end(partial(staged.write, piece))
+            await to_the_end(partial(staged.commit, descriptor.digest))
         return Descriptor(OCTET_STREAM, descriptor.digest, descriptor.size)
 
     async def mount_blob(
@@ -114,7 +117,7 @@ class ImageLayout:
         condition: TagCondition = ANY_VALUE,
     ) -> Descriptor:
         """See ``Writer``."""
-        return await asyncio.to_thread(self.catalog.push, repository, manifest, tuple(tags), condition)
+        return await to_the_end(partial(self.catalog.push, repository, manifest, tuple(tags), condition))
 
     async def start_upload(self, repository: RepositoryName, *, algorithm: str | None = None) -> UploadStatus:
         """See ``Uploader``."""
@@ -132,7 +135,7 @@ class ImageLayout:
 
     async def finish_upload(self, repository: RepositoryName, upload: str, digest: Digest) -> Descriptor:
         """See ``Uploader``."""
-        return await asyncio.to_thread(self._uploads.finish, repository, upload, digest)
+        return await to_the_end(partial(self._uploads.finish, repository, upload, digest))
 
     async def cancel_upload(self, repository: RepositoryName, upload: str) -> None:
         """See ``Uploader``."""
@@ -140,7 +143,7 @@ class ImageLayout:
 
     async def delete_blob(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter``. Blobs are shared, so it is refused while any image of the layout needs it."""
-        await asyncio.to_thread(self.catalog.delete_blob, digest)
+        await to_the_end(partial(self.catalog.delete_blob, digest))
 
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter``.
@@ -148,11 +151,11 @@ class ImageLayout:
         Raises:
             Unsupported: only an index names the manifest; it goes when the index goes.
         """
-        await asyncio.to_thread(self.catalog.delete_manifest, repository, digest)
+        await to_the_end(partial(self.catalog.delete_manifest, repository, digest))
 
     async def delete_tag(self, repository: RepositoryName, tag: Tag) -> None:
         """See ``Deleter``."""
-        await asyncio.to_thread(self.catalog.delete_tag, repository, tag)
+        await to_the_end(partial(self.catalog.delete_tag, repository, tag))
 
     async def list_repositories(self, *, after: RepositoryName | None = None) -> AsyncIterator[RepositoryName]:
         """See ``Lister``."""

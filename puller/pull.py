@@ -9,11 +9,10 @@ An image that is there already costs one HEAD and a look at its files; the engin
 
 from __future__ import annotations
 
-import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
@@ -98,7 +97,7 @@ async def pull_image(
     """
     place = None if target is None else os.path.abspath(target)  # noqa: ASYNC240 (it asks for the working directory)
     work = _Pull(source, reference, store, platform or host_platform(), policy, place, owners, limits, retry, on_event)
-    async with _leased(store):
+    async with store.leased():
         return await work.run(trees=trees)
 
 
@@ -231,24 +230,3 @@ class _Nowhere:
     def is_second_hand(self, blob: Descriptor) -> bool:
         """See ``BlobSource``."""
         return False
-
-
-@asynccontextmanager
-async def _leased(store: Store) -> AsyncIterator[None]:
-    """The store's lease, taken and given back in threads, whatever is cancelled meanwhile."""
-    lease = store.lease()
-    await _to_end(lease.__enter__)
-    try:
-        yield
-    finally:
-        await _to_end(partial(lease.__exit__, None, None, None))
-
-
-async def _to_end(work: Callable[[], object]) -> None:
-    """Does the work in a thread, to its end; a cancellation is passed on then."""
-    task = asyncio.ensure_future(in_thread(work))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise

@@ -20,10 +20,9 @@ The store is its owner's alone (mode 0700), because layers bring setuid files.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles, NamesOfNow
 from moorage.puller.lease import hold_shared
 from moorage.puller.staging import staging_directory, sweep
-from moorage.puller.threads import in_thread
+from moorage.puller.threads import to_the_end
 from moorage.registry.oci import ANY_VALUE, Descriptor, Digest, ManifestUnknown, Reference
 
 if TYPE_CHECKING:
@@ -79,11 +78,11 @@ class Store:
     async def leased(self) -> AsyncIterator[None]:
         """``lease``, taken and given back in threads, whatever is cancelled meanwhile."""
         lease = self.lease()
-        await _to_end(lease.__enter__)
+        await to_the_end(lease.__enter__)
         try:
             yield
         finally:
-            await _to_end(partial(lease.__exit__, None, None, None))
+            await to_the_end(partial(lease.__exit__, None, None, None))
 
     def mark_used(self, digest: Digest) -> None:
         """Remembers that the image with this manifest was of use now; ``prune`` goes by it."""
@@ -208,16 +207,6 @@ class Store:
                 from moorage.puller.fetch.ingest import sweep_ingests  # noqa: PLC0415 (see the module)
 
                 sweep_ingests(self.files)
-
-
-async def _to_end(work: Callable[[], object]) -> None:
-    """Does the work in a thread, to its end; a cancellation is passed on then."""
-    task = asyncio.ensure_future(in_thread(work))
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
 
 
 def default_store() -> str:

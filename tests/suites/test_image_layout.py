@@ -235,3 +235,21 @@ async def test_many_writers_lose_no_tag(files: LayoutFiles) -> None:
         for number in range(20):
             group.create_task(layout.push_manifest(_HERE, image().manifest, tags=[Tag(f"t{number}")]))
     assert len([tag async for tag in layout.list_tags(_HERE)]) == 20
+
+
+async def test_a_change_that_has_begun_is_done_when_its_caller_is_cancelled(files: LayoutFiles) -> None:
+    """Nothing happens behind the back of whoever goes on after the cancellation."""
+    layout, content = ImageLayout.of_registry(files, "localhost:5000"), image()
+    await push_blobs(layout, _HERE, content.blobs)
+    folder = os.open(files.root, os.O_RDONLY)
+    fcntl.flock(folder, fcntl.LOCK_EX)  # another process changes the index
+    pushing = asyncio.create_task(layout.push_manifest(_HERE, content.manifest, tags=[Tag("latest")]))
+    await asyncio.sleep(0.05)
+    pushing.cancel()
+    await asyncio.sleep(0.05)
+    assert not pushing.done()
+    os.close(folder)
+    with pytest.raises(asyncio.CancelledError):
+        await pushing
+    assert _names(files) == ["localhost:5000/team/app:latest"]
+    assert os.listdir(os.path.join(files.root, "staging")) == []
