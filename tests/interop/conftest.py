@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import tempfile
@@ -47,9 +48,10 @@ def layout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def digests(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Tag → digest of the sample images (they are the same bytes in every run)."""
-    return sample_layout(tmp_path_factory.mktemp("digests") / "layout")
+def digests(layout: Path) -> dict[str, str]:
+    """Tag → digest of the sample images, as their layout says."""
+    named = json.loads((layout / "index.json").read_text())["manifests"]
+    return {entry["annotations"]["org.opencontainers.image.ref.name"]: entry["digest"] for entry in named}
 
 
 @pytest.fixture
