@@ -41,10 +41,11 @@ def test_the_examples_run(registry: LoopbackRegistry, tmp_path: Path, number: in
     example = EXAMPLES[number].replace("127.0.0.1:5000", registry.host)
     (tmp_path / "test_example.py").write_text(example)
     program = ["-m", "pytest", "-p", "no:cacheprovider", "-p", "no:asyncio"] if "def test_" in example else []
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # ours, not a user's
     done = subprocess.run(
         [sys.executable, "-W", "error", *program, "test_example.py"],
         cwd=tmp_path,
-        env={**os.environ, "MOORAGE_STORE": str(tmp_path / "default")},
+        env={**environment, "MOORAGE_STORE": str(tmp_path / "default")},
         capture_output=True,
         text=True,
         check=False,
