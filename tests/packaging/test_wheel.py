@@ -39,7 +39,7 @@ RUN_PYTEST = "import sys; sys.path.insert(0, sys.argv[1]); import pytest; sys.ex
 
 def run(*command: str | Path, cwd: Path) -> str:
     """What the command prints; it runs without the checkout's environment and must succeed."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "VIRTUAL_ENV"))}
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "PYTEST", "VIRTUAL_ENV"))}
     done = subprocess.run([*map(str, command)], cwd=cwd, env=environment, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
