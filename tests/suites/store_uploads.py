@@ -26,12 +26,14 @@ class UploadRules:
         info = await store.append_upload(upload, 0, chunks(b"ab", b"", b"cd"), noted())
         assert (info.key, info.offset, info.note) == ("data/x", 4, b"note@4")
         info = await store.append_upload(upload, 4, chunks(b"ef"), noted())
-        assert await store.stat_upload(upload) == info
+        found = await store.stat_upload(upload)
+        assert (found.key, found.offset, found.note) == (info.key, 6, b"note@6") == (info.key, info.offset, info.note)
+        assert found.modified == pytest.approx(info.modified, abs=self.TICK)
         with pytest.raises(KeyNotFound):
             await store.stat("data/x")
-        committed, found = await store.commit_upload(upload, 6), await store.stat("data/x")
-        assert (committed.key, committed.size, committed.version) == ("data/x", 6, found.version)
-        assert found.modified == pytest.approx(committed.modified, abs=self.TICK)
+        committed, stored = await store.commit_upload(upload, 6), await store.stat("data/x")
+        assert (committed.key, committed.size, committed.version) == ("data/x", 6, stored.version)
+        assert stored.modified == pytest.approx(committed.modified, abs=self.TICK)
         assert await content(store, "data/x") == b"abcdef"
 
     @pytest.mark.parametrize("size", [0, 1, 65_536, 65_537, MIB, 5 * MIB + 3])
