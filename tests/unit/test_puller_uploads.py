@@ -160,7 +160,7 @@ async def test_nothing_is_sent_before_it_is_known_where_the_session_stands(
     registry: LoopbackRegistry, content: _Content
 ) -> None:
     """A status that cannot be had now is asked for again, not guessed."""
-    registry.inject(DropUpload(after=1_000_000), method="PUT", times=1)
+    registry.inject(DropUpload(after=2_000_000), method="PUT", times=1)  # the registry writes a MiB at a time
     registry.inject(Drop(), method="GET", times=_FAST.attempts + 1)
     async with _connected(registry.host) as remote:
         await remote.upload(_HERE, content.blob).send(content, content)
