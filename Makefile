@@ -6,7 +6,7 @@ RUNTIME := .venv/.runtime
 DEVELOPMENT := .venv/.development
 TOOLS := --group test --group lint --group build --group interop
 UV := $(shell command -v uv 2>/dev/null)
-HERE := tests/unit tests/suites tests/wire tests/hostile
+HERE := tests/unit tests/suites tests/wire tests/hostile tests/consistency
 PACKAGES := -p moorage.registry -p moorage.puller -p moorage.storage_backends -p moorage.auth
 
 ifdef UV
