@@ -15,7 +15,7 @@ done when its caller is cancelled, so nothing changes behind anybody's back.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import BinaryIO
@@ -28,6 +28,7 @@ from moorage.puller.layout_uploads import LayoutUploads
 from moorage.puller.threads import to_the_end
 from moorage.registry.oci import (
     ANY_VALUE,
+    BlobLocation,
     BlobStream,
     Descriptor,
     Digest,
@@ -82,6 +83,12 @@ class ImageLayout:
             end = blob.size if stop is None else min(stop, blob.size)
             content = _read_chunks(file, start, end)
             yield LayoutBlob(blob, content if start or end < blob.size else verified(content, blob))
+
+    async def locate_blob(
+        self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """See ``Reader``. None: a directory has no address."""
+        return None
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``."""

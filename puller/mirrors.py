@@ -9,7 +9,7 @@ A mirror that answers for a tag is believed: who configures it says so, as with 
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import TypeVar
@@ -21,6 +21,7 @@ from moorage.puller.messages import Answer
 from moorage.puller.origins import redact
 from moorage.puller.remote import RemoteRegistry
 from moorage.registry.oci import (
+    BlobLocation,
     BlobStream,
     Descriptor,
     Digest,
@@ -86,6 +87,12 @@ class Mirrored:
                 return await stack.enter_async_context(registry.read_blob(name, digest, start=start, stop=stop))
 
             yield await self._first(repository, opened)
+
+    async def locate_blob(
+        self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """See ``Reader``. None: see ``RemoteRegistry``."""
+        return None
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``."""

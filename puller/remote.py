@@ -6,7 +6,7 @@ are caps, lists must advance; whatever a registry says wrongly becomes ``BadAnsw
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
@@ -26,6 +26,7 @@ from moorage.registry.oci import (
     ANY_VALUE,
     CANONICAL,
     MANIFEST_LIMIT,
+    BlobLocation,
     BlobStream,
     BlobUnknown,
     Descriptor,
@@ -132,6 +133,12 @@ class RemoteRegistry(RemoteUploader):
         async with self._wire.call(routes.GetBlob(repository, digest), headers=headers) as answer:
             skipped = 0 if is_range(answer, start, stop) else start
             yield RemoteBlob(blob, cut(answer.chunks(), skip=skipped, take=stop - start))
+
+    async def locate_blob(
+        self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """See ``Reader``. None: whom a registry redirects is its own business; we follow, and check what comes."""
+        return None
 
     @asynccontextmanager
     async def get_blob(

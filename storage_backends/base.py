@@ -94,11 +94,13 @@ class Capabilities:
     ``min_append``: bytes below which an append that is not the last costs extra (0: none).
     ``versions_are_hashes``: writing the same bytes again is no new version, so whoever swaps and must not miss a write
     in between puts a nonce into the value.
+    ``presigns``: ``presign`` gives URLs.
     """
 
     conditional_delete: bool
     min_append: int = 0
     versions_are_hashes: bool = False
+    presigns: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,12 +5,13 @@ Rule: an archive is a registry that denies; each kind of archive spells out what
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import NoReturn
 
 from moorage.registry.oci import (
     ANY_VALUE,
+    BlobLocation,
     BlobStream,
     BlobUnknown,
     Descriptor,
@@ -49,6 +50,12 @@ class Refusing:
     ) -> AbstractAsyncContextManager[BlobStream]:
         """See ``Reader``."""
         self._refuse()
+
+    async def locate_blob(
+        self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """See ``Reader``. None: an archive has no address."""
+        return None
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader``."""

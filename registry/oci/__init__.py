@@ -36,6 +36,7 @@ from moorage.registry.oci.errors import (
 )
 from moorage.registry.oci.interface import (
     ANY_VALUE,
+    BlobLocation,
     BlobStream,
     Deleter,
     FileSpan,
@@ -76,6 +77,7 @@ __all__ = [
     "MAX_SIZE",
     "MAX_TAG",
     "Algorithm",
+    "BlobLocation",
     "BlobReferenced",
     "BlobStream",
     "BlobTooLarge",

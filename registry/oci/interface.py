@@ -11,9 +11,9 @@ Law of errors: each method lists what it raises; besides these any method may ra
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from moorage.registry.oci.descriptor import Descriptor
@@ -23,6 +23,7 @@ from moorage.registry.oci.names import RepositoryName, Tag, TagOrDigest
 
 __all__ = [
     "ANY_VALUE",
+    "BlobLocation",
     "BlobStream",
     "Deleter",
     "FileSpan",
@@ -73,6 +74,14 @@ class InFile(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
+class BlobLocation:
+    """Where a blob lies outside. ``url``: its holder may GET the bytes for a while, so it is never written down."""
+
+    descriptor: Descriptor
+    url: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class UploadStatus:
     """An upload session: its opaque id, the bytes it has taken, and the least size of a chunk (0: any)."""
 
@@ -112,6 +121,22 @@ class Reader(Protocol):
         self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
     ) -> AbstractAsyncContextManager[BlobStream]:
         """Opens the blob's bytes from ``start`` up to, not including, ``stop`` (None: the end).
+
+        Raises:
+            BlobUnknown: the repository has no such blob.
+        """
+
+    async def locate_blob(
+        self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """Where the caller's client can fetch the blob's bytes itself, whole or one range of them.
+
+        None: nowhere, read them here; that costs no look-up, so it does not tell whether the blob exists.
+
+        Args:
+            ttl: seconds for which the URL lets its holder in.
+            headers: with which the bytes come, whatever the client asks for: of ``content-type``,
+                ``content-disposition`` and ``cache-control``.
 
         Raises:
             BlobUnknown: the repository has no such blob.

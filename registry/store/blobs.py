@@ -9,13 +9,13 @@ entries may leave a marker alone.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Self
 
-from moorage.registry.oci import BlobUnknown, Descriptor, Digest, RepositoryName
+from moorage.registry.oci import BlobLocation, BlobUnknown, Descriptor, Digest, RepositoryName
 from moorage.registry.oci.media_types import OCTET_STREAM
 from moorage.registry.store import layout
 from moorage.registry.store.border import refusals
@@ -56,6 +56,20 @@ class Blobs:
         if not await self._links.exist(repository, digest):
             raise _unknown(digest)
         return _describe(digest, await self._first(digest, self._is_stored))
+
+    async def locate(
+        self, repository: RepositoryName, digest: Digest, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """Where a reader can fetch the blob from the store itself; see ``Reader.locate_blob``.
+
+        Raises:
+            BlobUnknown: the repository has no such blob.
+        """
+        if not await self._links.exist(repository, digest):
+            raise _unknown(digest)
+        blob = await self._first(digest, self._is_stored)
+        url = await self._store.presign(layout.data(blob.generation), ttl, headers=headers)
+        return None if url is None else BlobLocation(_describe(digest, blob), url)
 
     async def resolve_for_push(self, repository: RepositoryName, digest: Digest) -> Descriptor:
         """The descriptor of a blob that the caller may rely on for ``GRACE`` seconds.

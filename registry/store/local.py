@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final, Self
 
 import msgspec
 from moorage.registry.oci import (
     ANY_VALUE,
+    BlobLocation,
     BlobStream,
     Descriptor,
     Digest,
@@ -54,9 +55,12 @@ class _Format(msgspec.Struct, frozen=True):
 class LocalRegistry(Registry):
     """A registry in an object store, made by ``await LocalRegistry.open(store)``; its opener closes the store."""
 
-    def __init__(self, store: ObjectStore, *, allow_sparse: bool, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, store: ObjectStore, *, allow_sparse: bool, redirect: bool = True, clock: Callable[[], float]
+    ) -> None:
         self._store = store
         self._clock = clock
+        self._presigns = redirect and store.capabilities.presigns
         links = Links(store, clock)
         self._blobs = Blobs(store, links)
         self._uploads = Uploads(store, self._blobs)
@@ -65,19 +69,25 @@ class LocalRegistry(Registry):
 
     @classmethod
     async def open(
-        cls, store: ObjectStore, *, allow_sparse: bool = False, clock: Callable[[], float] = time.time
+        cls,
+        store: ObjectStore,
+        *,
+        allow_sparse: bool = False,
+        redirect: bool = True,
+        clock: Callable[[], float] = time.time,
     ) -> Self:
         """A registry over ``store``, which is empty or was one before.
 
         Args:
             allow_sparse: take manifests that reference content which the repository does not have.
+            redirect: let clients fetch blobs from the store itself, where it can give them URLs.
             clock: Unix time in seconds, as the store tells it.
 
         Raises:
             StorageError: the store holds something else, or a layout of another version; nothing was changed.
         """
         await _check_format(store)
-        return cls(store, allow_sparse=allow_sparse, clock=clock)
+        return cls(store, allow_sparse=allow_sparse, redirect=redirect, clock=clock)
 
     async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
         """See ``Reader.resolve_blob``."""
@@ -91,6 +101,15 @@ class LocalRegistry(Registry):
     ) -> AbstractAsyncContextManager[BlobStream]:
         """See ``Reader.read_blob``."""
         return self._blobs.read(repository, digest, start=start, stop=stop)
+
+    async def locate_blob(
+        self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """See ``Reader.locate_blob``."""
+        if not self._presigns:
+            return None
+        with refusals:
+            return await self._blobs.locate(repository, digest, ttl, headers)
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader.resolve_manifest``."""

@@ -6,11 +6,12 @@ decides what it means (style sheet 20).
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 from moorage.registry.oci import (
     ANY_VALUE,
+    BlobLocation,
     BlobStream,
     Descriptor,
     Digest,
@@ -38,6 +39,12 @@ class _Readable:
     ) -> AbstractAsyncContextManager[BlobStream]:
         """See ``Reader.read_blob``."""
         return self._inner.read_blob(repository, digest, start=start, stop=stop)
+
+    async def locate_blob(
+        self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
+    ) -> BlobLocation | None:
+        """See ``Reader.locate_blob``."""
+        return await self._inner.locate_blob(repository, digest, ttl=ttl, headers=headers)
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader.resolve_manifest``."""

@@ -53,7 +53,7 @@ class S3Store:
         self._records = Records(self._objects)
         self._multipart = Multipart(self._calls, self._objects, location)
         self._budget = Budget(_MEMORY)
-        self.capabilities = Capabilities(False, PART, versions_are_hashes=True)
+        self.capabilities = Capabilities(False, PART, versions_are_hashes=True, presigns=True)
 
     @classmethod
     async def open(cls, location: Location) -> Self:
@@ -71,7 +71,7 @@ class S3Store:
             await store.close()
             raise
         store._objects.has_hash_etags = found.hash_etags
-        store.capabilities = Capabilities(found.conditional_delete, PART, versions_are_hashes=True)
+        store.capabilities = Capabilities(found.conditional_delete, PART, versions_are_hashes=True, presigns=True)
         return store
 
     def __repr__(self) -> str:

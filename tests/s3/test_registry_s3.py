@@ -16,6 +16,8 @@ from tests.suites.registry_suite import RegistrySuite
 class TestOverS3(RegistrySuite):
     """The server's core over a bucket."""
 
+    LOCATES = True
+
     @pytest.fixture
     async def registry(self, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Registry]:
         for name, value in server.environment.items():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
+import httpx
 import pytest
 from moorage.registry.oci import BlobUnknown, Descriptor, Digest, ManifestUnknown, Registry, Tag
 from moorage.registry.oci.media_types import OCTET_STREAM
@@ -13,10 +16,14 @@ __all__ = ["ReaderSuite"]
 _HERE, _THERE, _NOWHERE = repository("team/app"), repository("team/other"), repository("no/where")
 _BLOB = blob("reading", 1000)
 _ABSENT = Digest.of(b"never pushed")
+_PINNED = {"content-type": "application/x-pinned", "content-disposition": "attachment"}
 
 
 class ReaderSuite:
     """Finding and reading blobs and manifests."""
+
+    LOCATES: ClassVar[bool] = False
+    """Whether this registry knows an address for its blobs."""
 
     @pytest.mark.parametrize("for_push", [False, True], ids=["to read", "to push"])
     async def test_a_stored_blob_is_found(self, registry: Registry, for_push: bool) -> None:
@@ -87,6 +94,34 @@ class ReaderSuite:
             with pytest.raises(BlobUnknown):
                 async with registry.read_blob(name, digest):
                     pytest.fail("the block was entered")
+
+    async def test_a_blob_is_fetched_from_where_it_lies(self, registry: Registry) -> None:
+        """By whoever has the URL, which tells it nothing else; whole or one range, with the headers asked for."""
+        await push_blobs(registry, _HERE, [_BLOB])
+        place = await registry.locate_blob(_HERE, _BLOB.digest, ttl=60, headers=_PINNED)
+        assert (place is not None) is self.LOCATES
+        if place is None:
+            return
+        assert place.descriptor == Descriptor(OCTET_STREAM, _BLOB.digest, 1000)
+        assert place.url not in repr(place)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            whole = await client.get(place.url)
+            part = await client.get(place.url, headers={"Range": "bytes=10-19"})
+        assert (whole.status_code, whole.content) == (200, _BLOB.content)
+        assert (part.status_code, part.content) == (206, _BLOB.content[10:20])
+        assert part.headers["content-range"] == "bytes 10-19/1000"
+        for answer in (whole, part):
+            assert {name: answer.headers[name] for name in _PINNED} == _PINNED
+
+    async def test_an_absent_blob_lies_nowhere(self, registry: Registry) -> None:
+        """Who has an address for blobs has none for absent ones; who has none says so without looking."""
+        await push_blobs(registry, _HERE, [_BLOB])
+        for name, digest in ((_HERE, _ABSENT), (_NOWHERE, _BLOB.digest)):
+            if self.LOCATES:
+                with pytest.raises(BlobUnknown):
+                    await registry.locate_blob(name, digest, ttl=60, headers=_PINNED)
+            else:
+                assert await registry.locate_blob(name, digest, ttl=60, headers=_PINNED) is None
 
     @pytest.mark.parametrize("content", [pytest.param(value, id=key) for key, value in gallery().items()])
     async def test_every_kind_of_manifest_comes_back_byte_for_byte(self, registry: Registry, content: Content) -> None:
