@@ -1,0 +1,62 @@
+"""The certificates that vouch for our signing keys, for registries that know keys by certificate only.
+
+Law: a certificate goes with the key that it is for, followed by those that issued it; a root is known to whoever
+checks, and is not sent along.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from moorage.auth.errors import ConfigurationError
+from moorage.auth.trust import is_usable, thumbprint
+
+__all__ = ["Certificates"]
+
+_LONGEST_CHAIN = 3
+"""Certificates that are sent: each is half a kilobyte of every token."""
+
+
+class Certificates:
+    """A bundle of certificates."""
+
+    def __init__(self, bundle: list[x509.Certificate]) -> None:
+        self._bundle = bundle
+
+    @classmethod
+    def parse(cls, path: str, content: bytes, _status: os.stat_result) -> Certificates:
+        """The bundle in a PEM file.
+
+        Raises:
+            ConfigurationError: there is no certificate in it, or a damaged one.
+        """
+        try:
+            return cls(x509.load_pem_x509_certificates(content))
+        except ValueError:
+            raise ConfigurationError(f"{path}: there is no certificate in it, or a damaged one (PEM)") from None
+
+    def chain_of(self, kid: str) -> list[str]:
+        """The chain for the key with this thumbprint, as ``x5c`` has it (RFC 7515, 4.1.6); empty: there is none."""
+        leaf = next((one for one in self._bundle if _name_of(one) == kid), None)
+        chain = [] if leaf is None else [leaf, *self._issuers_of(leaf)]
+        return [base64.b64encode(one.public_bytes(Encoding.DER)).decode() for one in chain[:_LONGEST_CHAIN]]
+
+    def _issuers_of(self, certificate: x509.Certificate) -> Iterator[x509.Certificate]:
+        """The intermediates between a certificate and its root."""
+        seen = [certificate]
+        while certificate.issuer != certificate.subject:
+            above = (one for one in self._bundle if one.subject == certificate.issuer and one not in seen)
+            if (issuer := next(above, None)) is None or issuer.issuer == issuer.subject:
+                return
+            yield issuer
+            seen.append(issuer)
+            certificate = issuer
+
+
+def _name_of(certificate: x509.Certificate) -> str:
+    public = certificate.public_key()
+    return thumbprint(public) if is_usable(public) else ""
