@@ -1,11 +1,11 @@
 """Tokens: JSON Web Tokens that say who somebody is and what they may do (docker token specification).
 
 Law (rules T1, T3, T10, T11): a token is at most 8 KiB, three parts, signed, never encrypted or compressed. It is read
-in one order: its header names a key that is trusted already; the key's own algorithm must be the header's; the signature
-must hold; and only then issuer, audience, times and the rest. What a header carries besides is not looked at, unless it
-is critical or changes how the token is to be read: then the token is refused.
+in one order: its header names a key that is trusted already; the key's own algorithm must be the header's; the
+signature must hold; and only then issuer, audience, times and the rest. What a header carries besides is not looked at,
+unless it is critical or changes how the token is to be read: then the token is refused.
 
-What was verified is remembered by its hash until it expires, so that a token costs a signature once and not per request.
+What was verified is remembered by its hash until it expires, so that a token costs one signature, not one per request.
 """
 
 from __future__ import annotations
@@ -198,7 +198,7 @@ class TokenSigner:
 
 @dataclass(frozen=True, slots=True)
 class TokenIssuer:
-    """Another token server that is trusted. ``issuer`` and ``audience``: the exact ``iss`` and ``aud`` of its tokens."""
+    """Another token server that is trusted. ``issuer``, ``audience``: the exact ``iss`` and ``aud`` of its tokens."""
 
     name: str
     issuer: str
