@@ -2,8 +2,8 @@
 
 Law: credentials belong to one registry. They are shown to it, and to a token service that belongs to it (``realms``);
 they never print. The keychain is asked when a registry asks us, not before.
-Law of sharing: of several requests that are refused at once for the same scope, one logs in for all, and its failure is
-theirs too: a wrong password is tried once.
+Law of sharing: of several requests that are under way at once for the same scope, one logs in for all, and its failure
+is theirs too, however late they are refused: a wrong password is tried once.
 """
 
 from __future__ import annotations
@@ -30,21 +30,15 @@ _KEPT = 300.0
 """Seconds for which credentials are not looked up again: some helpers take a second, and what they give expires."""
 
 
-class _Turn:
-    """Those who need one scope take turns; ``failures`` counts, so that who waited meanwhile learns of one."""
-
-    def __init__(self) -> None:
-        self.lock = asyncio.Lock()
-        self.failures = 0
-        self.failure: OciError | None = None
-
-
 class Login:
     """What to send as ``Authorization`` to one registry, scope by scope.
 
     Args:
         keys: who we are there; None: whoever this machine's user is (``Keychain.default``).
         realms: token services elsewhere that the configuration allows.
+
+    Attributes:
+        failures: logins that failed so far; read before a request, it tells which of them the request has missed.
     """
 
     def __init__(
@@ -54,7 +48,9 @@ class Login:
         self._grants: dict[Scope, Grant] = {}
         self._fixed: dict[str, str] = {}
         self._found: dict[str, tuple[float, Credentials | None]] = {}
-        self._turns: WeakValueDictionary[Scope, _Turn] = WeakValueDictionary()
+        self._turns: WeakValueDictionary[Scope, asyncio.Lock] = WeakValueDictionary()
+        self._failed: dict[Scope, tuple[int, OciError]] = {}
+        self.failures = 0
 
     def __repr__(self) -> str:
         return f"<Login to {self._origin}>"
@@ -69,25 +65,28 @@ class Login:
         wider = (grant for granted, grant in self._grants.items() if granted.covers(scope))
         return next((grant.header for grant in (exact, *wider) if grant and grant.expires > now), None)
 
-    async def answer_challenge(self, scope: Scope, answer: Answer, *, sent: str | None) -> bool:
+    async def answer_challenge(self, scope: Scope, answer: Answer, *, sent: str | None, failures: int) -> bool:
         """Logs in as a 401 asks. True: ``header`` now gives something else than ``sent``, the header that was refused;
         False: it asks for nothing that we know.
+
+        Args:
+            failures: what ``failures`` was when the request was sent.
 
         Raises:
             Unauthorized, Denied: the token service refused, or there are no credentials.
             BadAnswer: the challenge points to a place that must not see credentials.
         """
-        turn = self._turns.setdefault(scope, _Turn())
-        before = turn.failures
-        async with turn.lock:
-            if turn.failure is not None and turn.failures > before:
-                raise turn.failure
+        async with self._turns.setdefault(scope, asyncio.Lock()):
+            number, failure = self._failed.get(scope, (0, None))
+            if failure is not None and number > failures:
+                raise failure
             if self.header(scope) not in (None, sent):
                 return True
             try:
                 return await self._log_in(scope, answer.header_lines("WWW-Authenticate"), sent)
             except OciError as exc:
-                turn.failures, turn.failure = turn.failures + 1, exc
+                self.failures += 1
+                self._failed[scope] = self.failures, exc
                 raise
 
     def refusal(self, scope: Scope) -> Unauthorized:

@@ -109,12 +109,12 @@ class Wire:
     @asynccontextmanager
     async def _ask(self, endpoint: routes.Endpoint, request: Request) -> AsyncIterator[Answer]:
         scope = _scope_of(endpoint)
-        sent = self._header(request, scope)
+        sent, failures = self._header(request, scope), self._login.failures
         async with self._transport.exchange(_signed(request, sent)) as answer:
             if answer.status != 401 or not request.is_replayable or not self._is_challenge(request, answer):
                 yield answer
                 return
-            if not await self._login.answer_challenge(scope, answer, sent=sent):
+            if not await self._login.answer_challenge(scope, answer, sent=sent, failures=failures):
                 raise await error_of(endpoint, answer)
         async with self._transport.exchange(_signed(request, self._header(request, scope))) as answer:
             if answer.status == 401 and self._is_challenge(request, answer):

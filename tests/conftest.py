@@ -6,9 +6,14 @@ registry carries.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Generator
 
 import pytest
+
+# A shell starts what runs in the background with Ctrl-C ignored, and programs would inherit it from us through exec:
+# tests that interrupt a program need one that can be interrupted.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

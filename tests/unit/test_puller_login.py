@@ -15,10 +15,12 @@ from urllib.parse import parse_qsl, urlsplit
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from moorage.auth.scope import Scope
 from moorage.puller.credentials import Credentials, FixedKeychain, Keys
 from moorage.puller.errors import BadAnswer, RateLimited
 from moorage.puller.hosts import HostConfig
 from moorage.puller.login import Login
+from moorage.puller.messages import Request
 from moorage.puller.origins import Origin
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.tokens import parse_token
@@ -248,6 +250,19 @@ async def test_a_wrong_password_is_tried_once() -> None:
         assert isinstance(failure, Unauthorized)
         assert "it refused 'alice'" in failure.message
         assert "s3cret" not in failure.message
+
+
+async def test_a_request_that_was_sent_before_a_login_failed_shares_its_failure() -> None:
+    """However late the registry refuses it; one that is sent later logs in anew."""
+    world = _world(lambda w, _: _json(401, {"details": "incorrect username or password"}))
+    scope = Scope.parse(_PULL)
+    async with _connected(world, _ALICE) as (server, registry):
+        login: Login = registry._wire._login  # the only way to decide what comes first
+        async with registry._wire._transport.exchange(Request("GET", f"{server.url}/v2/")) as answer:
+            for sent_after, asked in ((0, 1), (0, 1), (1, 2)):
+                with pytest.raises(Unauthorized):
+                    await login.answer_challenge(scope, answer, sent=None, failures=sent_after)
+                assert len(world.asked) == asked
 
 
 async def test_a_token_that_is_no_longer_taken_is_replaced_once() -> None:
