@@ -31,6 +31,11 @@ _OPTIONS = (
     click.option("--allow-sparse", flag_value=True, default=None, help="Take manifests whose content is not all here."),
     click.option("--read-only", flag_value=True, default=None, help="Refuse every change with 405."),
     click.option("--no-delete", flag_value=True, default=None, help="Refuse every delete with 405."),
+    click.option(
+        "--redirect/--no-redirect",
+        default=None,
+        help="Send clients to the S3 server for blobs, by URLs that hold 10 min.  [default: on]",
+    ),
     click.option("--upload-ttl", metavar="TIME", help="Drop uploads without progress for this long.  [default: 24h]"),
     click.option("--drain-delay", metavar="TIME", help="On SIGTERM, go on accepting for this long.  [default: 5s]"),
     click.option("--drain-timeout", metavar="TIME", help="Then, let running requests end.  [default: 30s]"),
@@ -137,6 +142,36 @@ def _warnings(settings: Any) -> list[str]:
             found.append("without --tls-cert and --tls-key others on the network can read and change what passes")
     if settings.tls_key and os.path.exists(settings.tls_key) and os.stat(settings.tls_key).st_mode & 0o077:
         found.append(f"others may read the key {settings.tls_key}: chmod 600 it")
+    if settings.redirect and settings.root.startswith("s3:"):
+        found += _redirect_warnings(settings)
+    return found
+
+
+def _redirect_warnings(settings: Any) -> list[str]:
+    """What keeps clients from following our redirects to the S3 server, as far as its name shows it."""
+    from urllib.parse import urlsplit  # noqa: PLC0415  # see the law
+
+    from moorage.storage_backends.errors import StorageError  # noqa: PLC0415
+    from moorage.storage_backends.s3 import Location  # noqa: PLC0415
+
+    try:
+        location = Location.parse(settings.root)
+    except StorageError:
+        return []  # told by whoever opens it
+    place = urlsplit(location.public_endpoint or location.endpoint or "https://s3.amazonaws.com")
+    shown, host = f"{place.scheme}://{place.netloc.rpartition('@')[2]}", place.hostname or ""
+    found = []
+    is_near = _is_loopback(host) or not any(mark in host for mark in ".:")
+    if is_near and not _is_loopback(settings.listen.host):
+        found.append(
+            f"blobs are fetched from {shown}: if clients know the S3 server by another name, "
+            "add public_endpoint=https://NAME to --root; if they cannot reach it, use --no-redirect"
+        )
+    if settings.tls_key and place.scheme == "http":
+        found.append(
+            f"clients that came by HTTPS are sent on to {shown}: others can read what they fetch, "
+            "and some clients refuse; use an https endpoint or --no-redirect"
+        )
     return found
 
 

@@ -52,6 +52,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     allow_sparse: bool = False
     read_only: bool = False
     no_delete: bool = False
+    redirect: bool = True
     upload_ttl: float = 24 * 3600.0
     drain_delay: float = 5.0
     drain_timeout: float = 30.0
@@ -200,6 +201,7 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "allow_sparse": _switch,
     "read_only": _switch,
     "no_delete": _switch,
+    "redirect": _switch,
     "upload_ttl": _positive_seconds,
     "drain_delay": _seconds,
     "drain_timeout": _seconds,

@@ -8,6 +8,7 @@ entries may leave a marker alone.
 
 from __future__ import annotations
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -65,9 +66,12 @@ class Blobs:
         Raises:
             BlobUnknown: the repository has no such blob.
         """
-        if not await self._links.exist(repository, digest):
+        # Side by side: only stores with an address come here, and asking them takes a round trip each.
+        may_read, blob = await asyncio.gather(
+            self._links.exist(repository, digest), self._first(digest, self._is_stored)
+        )
+        if not may_read:
             raise _unknown(digest)
-        blob = await self._first(digest, self._is_stored)
         url = await self._store.presign(layout.data(blob.generation), ttl, headers=headers)
         return None if url is None else BlobLocation(_describe(digest, blob), url)
 

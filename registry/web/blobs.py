@@ -1,10 +1,13 @@
 """Blobs over HTTP: reading whole and in ranges, and deleting.
 
 Law: blobs are bytes for programs, never a page for a browser (rule A20), and ``Accept`` is not looked at.
+Law of redirects: only a GET that the other place answers as we would is sent there. HEAD, 304, 404 and 416 are ours,
+and so is what S3 servers do not understand: several ranges, and conditions on our own ETag.
 """
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import aclosing
@@ -14,7 +17,7 @@ from moorage.registry.oci import Digest, RangeInvalid, Registry
 from moorage.registry.oci.routes import DeleteBlob, GetBlob, HeadBlob
 from moorage.registry.web import ranges
 from moorage.registry.web.ranges import Span
-from moorage.registry.web.respond import Call, Header, digest_headers
+from moorage.registry.web.respond import Call, Header, digest_headers, header_value
 
 __all__ = ["delete_blob", "get_blob", "head_blob"]
 
@@ -25,6 +28,13 @@ _ALWAYS: Final[tuple[Header, ...]] = (
     (b"cross-origin-resource-policy", b"same-origin"),
 )
 
+_REDIRECT_TTL: Final = 600
+"""Seconds for which a redirect holds: five minutes to begin the download, five by which the clocks may differ (a store
+with a larger difference is refused)."""
+_PINNED: Final = {"content-type": "application/octet-stream", "content-disposition": "attachment"}
+_ONE_RANGE = re.compile(r"bytes=(?:[0-9]{1,18}-[0-9]{0,18}|-[0-9]{1,18})")
+_ON_OUR_ETAG: Final = (b"if-range", b"if-match")
+
 
 async def head_blob(registry: Registry, endpoint: HeadBlob, call: Call) -> None:
     """Says whether the repository has the blob; clients ask before they push, so it is then kept for them (M6)."""
@@ -34,12 +44,14 @@ async def head_blob(registry: Registry, endpoint: HeadBlob, call: Call) -> None:
 
 
 async def get_blob(registry: Registry, endpoint: GetBlob, call: Call) -> None:
-    """Sends the blob, or the ranges asked for."""
+    """Sends the blob or the ranges asked for, or says from where the client can fetch them."""
     wanted = call.header(b"range")
     if call.is_known(endpoint.digest):
         # Knowing a digest must not tell whether the repository has it: 404 goes before 304.
         await registry.resolve_blob(endpoint.repository, endpoint.digest)
         await call.reply(304, _headers(endpoint.digest, _OCTETS))
+    elif await _redirect(registry, endpoint, call, wanted=wanted):
+        return
     elif wanted is None or not _if_range_holds(call, endpoint.digest):
         await _send_whole(registry, endpoint, call)
     else:
@@ -50,6 +62,19 @@ async def delete_blob(registry: Registry, endpoint: DeleteBlob, call: Call) -> N
     """Removes the blob from the repository."""
     await registry.delete_blob(endpoint.repository, endpoint.digest)
     await call.reply(202)
+
+
+async def _redirect(registry: Registry, endpoint: GetBlob, call: Call, *, wanted: str | None) -> bool:
+    """Sends the client to where the blob lies, if that place answers as we would; says whether it did."""
+    if (wanted is not None and not _ONE_RANGE.fullmatch(wanted)) or any(map(call.header, _ON_OUR_ETAG)):
+        return False
+    place = await registry.locate_blob(endpoint.repository, endpoint.digest, ttl=_REDIRECT_TTL, headers=_PINNED)
+    if place is None or (wanted is not None and not ranges.select(wanted, place.descriptor.size)):
+        return False
+    # The ETag of what comes is not ours to say, and the URL is a secret of this client: no cache may keep it.
+    digest, _ = digest_headers(endpoint.digest)
+    await call.reply(307, [(b"location", header_value(place.url)), digest, (b"cache-control", b"no-store")])
+    return True
 
 
 async def _send_whole(registry: Registry, endpoint: GetBlob, call: Call) -> None:

@@ -70,7 +70,9 @@ class Worker:
         loop.add_reader(self.lifeline, os._exit, 1)
         store = MeasuredStore(await open_store(self.settings.root), meter)
         try:
-            registry = await LocalRegistry.open(store, allow_sparse=self.settings.allow_sparse)
+            registry = await LocalRegistry.open(
+                store, allow_sparse=self.settings.allow_sparse, redirect=self.settings.redirect
+            )
             await self._serve_registry(registry, index, meter, stopping)
         finally:
             await store.close()

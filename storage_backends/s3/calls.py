@@ -19,15 +19,22 @@ import boto3
 import botocore.session
 from botocore.client import BaseClient
 from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError, PartialCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 from botocore.loaders import Loader
 from moorage.storage_backends.errors import StorageError, StorageFull, StorageUnavailable
 from moorage.storage_backends.s3.location import Location
 
-__all__ = ["DEADLINE", "Calls", "Refused", "Uncertain"]
+__all__ = ["DEADLINE", "Calls", "Refused", "Uncertain", "Unsent"]
 
-DEADLINE: Final = 9.0
-"""Seconds for one call with all its repetitions: a request is answered within 10 (issue 5)."""
+DEADLINE: Final = 8.0
+"""Seconds for one call with all its repetitions, so that a request is answered within 10 (promise F7)."""
 
 _CONNECTIONS: Final = 64
 _CONNECT_TIMEOUT: Final = 2.0
@@ -55,6 +62,10 @@ class Uncertain(StorageUnavailable):
     """No answer, or none that tells whether the request was carried out."""
 
 
+class Unsent(Uncertain):
+    """There was no connection, so the request was not carried out."""
+
+
 class Calls:
     """A client for one bucket; its methods are named as in boto3 and take its arguments."""
 
@@ -62,7 +73,9 @@ class Calls:
         self.bucket = location.bucket
         self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="s3")
         try:
-            self._client = _connect(location)
+            self._client = _connect(location, location.endpoint)
+            public = location.public_endpoint
+            self._signer = _connect(location, public) if public else self._client
         except (BotoCoreError, ValueError) as exc:
             raise StorageError(f"{location}: {exc}") from exc
 
@@ -70,6 +83,7 @@ class Calls:
         """Lets go of threads and connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)
         self._client.close()
+        self._signer.close()
 
     async def repeat(self, operation: str, **arguments: Any) -> Any:
         """The answer to a call that means the same twice.
@@ -117,18 +131,22 @@ class Calls:
             raise _judge(operation, exc) from exc
         except (NoCredentialsError, PartialCredentialsError) as exc:
             raise StorageUnavailable(f"no credentials for S3: {exc}") from exc
+        except (EndpointConnectionError, ConnectTimeoutError) as exc:
+            raise Unsent(f"S3 {operation}: {exc}") from exc
         except (BotoCoreError, OSError) as exc:
+            # What else lies idle is as dead as this one, behind a router that forgot it: each would cost a timeout.
+            self._client.close()  # closes idle connections only; the client goes on
             raise Uncertain(f"S3 {operation}: {exc}") from exc
 
-    def presign(self, arguments: dict[str, str], ttl: int) -> str:
-        """A URL that anyone may GET for ``ttl`` seconds."""
-        url: str = self._client.generate_presigned_url(
-            "get_object", Params={"Bucket": self.bucket, **arguments}, ExpiresIn=ttl
-        )
-        return url
+    async def presign(self, arguments: dict[str, str], ttl: int) -> str:
+        """A URL that anyone may GET for ``ttl`` seconds, or less where our own credentials end before."""
+        parameters = {"Bucket": self.bucket, **arguments}
+        sign = self._signer.generate_presigned_url
+        # Nothing is sent, but credentials that are about to end are fetched anew, and that may block.
+        return await self.run("presign", lambda: str(sign("get_object", Params=parameters, ExpiresIn=ttl)))
 
 
-def _connect(location: Location) -> BaseClient:
+def _connect(location: Location, endpoint: str | None) -> BaseClient:
     config = Config(
         signature_version="s3v4",  # presigned URLs too: several servers refuse the older form
         s3={"addressing_style": location.addressing},
@@ -145,7 +163,7 @@ def _connect(location: Location) -> BaseClient:
     session = botocore.session.Session()
     session.register_component("data_loader", _descriptions())
     return boto3.session.Session(botocore_session=session).client(
-        "s3", endpoint_url=location.endpoint, region_name=region, config=config
+        "s3", endpoint_url=endpoint, region_name=region, config=config
     )
 
 

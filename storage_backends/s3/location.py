@@ -23,13 +23,16 @@ _ENCRYPTION = ("AES256", "aws:kms", "aws:kms:dsse")
 class Location:
     """A prefix of a bucket.
 
-    ``endpoint``: URL of a server that is not AWS. ``addressing``: whether the bucket stands in the path or the host.
+    ``endpoint``: URL of a server that is not AWS. ``public_endpoint``: how clients reach that server, for presigned
+    URLs; what stands between must leave the Host header as it is, because signatures cover it.
+    ``addressing``: whether the bucket stands in the path or the host.
     ``sse``: how objects are encrypted at rest, ``kms_key`` with which key.
     """
 
     bucket: str
     prefix: str = ""
     endpoint: str | None = None
+    public_endpoint: str | None = None
     region: str | None = None
     addressing: str = "auto"
     sse: str | None = None
@@ -71,8 +74,14 @@ class Location:
             raise StorageError(f"{self}: sse is one of {', '.join(_ENCRYPTION)}")
         if self.kms_key and not str(self.sse).startswith("aws:kms"):
             raise StorageError(f"{self}: kms_key goes with sse=aws:kms")
-        if self.endpoint and urlsplit(self.endpoint).scheme not in ("http", "https"):
-            raise StorageError(f"{self}: endpoint is an http or https URL")
+        for name in ("endpoint", "public_endpoint"):
+            if (url := getattr(self, name)) and not _is_web(url):
+                raise StorageError(f"{self}: {name} is an http or https URL")
+
+
+def _is_web(url: str) -> bool:
+    parts = urlsplit(url)
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _prefix(path: str) -> str:

@@ -205,7 +205,7 @@ class S3Store:
     async def presign(self, key: str, ttl: int, *, headers: Mapping[str, str]) -> str | None:
         """See ``ObjectStore.presign``."""
         pinned = {_OVERRIDES[name.lower()]: value for name, value in headers.items()}
-        return self._calls.presign({"Key": self._objects.remote(check_key(key)), **pinned}, ttl)
+        return await self._calls.presign({"Key": self._objects.remote(check_key(key)), **pinned}, ttl)
 
     def batch(self) -> AbstractAsyncContextManager[None]:
         """See ``ObjectStore.batch``; S3 makes every single write durable before it answers."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 from moorage.registry import cli
-from moorage.registry.settings import Settings
+from moorage.registry.settings import Address, Settings
 
 
 @pytest.fixture(autouse=True)
@@ -41,6 +41,8 @@ def test_check_shows_every_setting_and_its_source() -> None:
         pytest.param("--read-only", "read_only: True", id="read-only"),
         pytest.param("--no-delete", "no_delete: True", id="no delete"),
         pytest.param("--allow-sparse", "allow_sparse: True", id="sparse"),
+        pytest.param("--no-redirect", "redirect: False", id="no redirect"),
+        pytest.param("--redirect", "redirect: True", id="redirect"),
     ],
 )
 def test_switches(flag: str, line: str) -> None:
@@ -87,6 +89,41 @@ def test_a_readable_key_is_warned_of(tmp_path: Path) -> None:
     (tmp_path / "key").chmod(0o640)
     (warning,) = cli._warnings(Settings(tls_cert="c", tls_key=str(tmp_path / "key")))
     assert "chmod 600" in warning
+
+
+@pytest.mark.parametrize(
+    ("root", "listen", "redirect", "words"),
+    [
+        pytest.param(
+            "s3://b?endpoint=http://minio:9000", "0.0.0.0:5000", True, "add public_endpoint", id="a short name"
+        ),
+        pytest.param("s3://b?endpoint=http://127.0.0.1:1", "0.0.0.0:5000", True, "add public_endpoint", id="loopback"),
+        pytest.param("s3://b?endpoint=https://127.0.0.1:1", "127.0.0.1:5000", True, None, id="all on one machine"),
+        pytest.param("s3://b?endpoint=http://minio:9000", "0.0.0.0:5000", False, None, id="no redirects"),
+        pytest.param("s3://b?endpoint=https://s3.example.org", "0.0.0.0:5000", True, None, id="a full name"),
+        pytest.param("s3://b?endpoint=https://[2001:db8::1]:9000", "0.0.0.0:5000", True, None, id="an address"),
+        pytest.param("s3://b?region=eu-west-1", "0.0.0.0:5000", True, None, id="AWS"),
+        pytest.param("/srv/images", "0.0.0.0:5000", True, None, id="a directory"),
+        pytest.param(
+            "s3://b?endpoint=http://minio:9000&public_endpoint=https://s3.example.org",
+            *("0.0.0.0:5000", True, None),
+            id="a public name",
+        ),
+        pytest.param(
+            "s3://b?endpoint=http://10.0.0.1:9000",
+            "0.0.0.0:5000",
+            True,
+            "sent on to http://10.0.0.1:9000",
+            id="plain HTTP",
+        ),
+    ],
+)
+def test_redirects_to_nowhere_are_warned_of(root: str, listen: str, redirect: bool, words: str | None) -> None:
+    """A client is sent where the S3 server's name leads it: one that only we can reach helps nobody."""
+    host, _, port = listen.rpartition(":")
+    settings = Settings(root=root, listen=Address(host, int(port)), redirect=redirect, tls_cert="c", tls_key="k")
+    found = [warning for warning in cli._warnings(settings) if "no-redirect" in warning]
+    assert any(words in warning for warning in found) if words else found == []
 
 
 def test_a_log_line_stays_a_line() -> None:

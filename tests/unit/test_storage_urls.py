@@ -54,6 +54,8 @@ async def test_memory() -> None:
         ("s3://bucket?region=", "unknown or empty option 'region'"),
         ("s3://bucket?addressing=host", "addressing is one of auto, path, virtual"),
         ("s3://bucket?endpoint=ftp://x", "endpoint is an http or https URL"),
+        ("s3://bucket?endpoint=http://", "endpoint is an http or https URL"),
+        ("s3://bucket?public_endpoint=minio:9000", "public_endpoint is an http or https URL"),
         ("s3://bucket?sse=rot13", "sse is one of"),
         ("s3://bucket?kms_key=x", "kms_key goes with sse=aws:kms"),
         ("http://host/x", "no store is called http"),
