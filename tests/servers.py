@@ -25,7 +25,8 @@ from moorage.registry.web.server import Server
 
 __all__ = ["MoorageProcess", "serving"]
 
-_URL = re.compile(r"https?://(?:[0-9.]+|\[[0-9a-f:]+\]):[0-9]+")
+_URL = re.compile(r"Moorage serves .* on (https?://(?:[0-9.]+|\[[0-9a-f:]+\]):[0-9]+)")
+"""The store's URL may stand in a warning before."""
 
 
 @contextlib.asynccontextmanager
@@ -133,6 +134,6 @@ class MoorageProcess:
         for line in self.process.stderr:
             self._said.append(text := line.decode("utf-8", "replace"))
             if (found := _URL.search(text)) and not self.url:
-                self.url = found.group()
+                self.url = found[1]
                 self._ready.set()
         self._ready.set()
