@@ -1,0 +1,145 @@
+"""A load balancer that never sends two requests in a row to the same replica.
+
+Law: bytes pass unchanged, and every request has a connection of its own behind us, so nothing but the balancing differs
+from asking a replica. Only HTTP/1.1 as clients speak it: what cannot be framed ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import cycle
+from types import TracebackType
+from typing import Self
+from urllib.parse import urlsplit
+
+__all__ = ["RoundRobin"]
+
+_PIECE = 256 * 1024
+_LIMIT = 1024 * 1024
+_HEAD_END = b"\r\n\r\n"
+
+
+class RoundRobin:
+    """``with RoundRobin(urls) as balancer:`` listens on a free loopback port, in a thread of its own.
+
+    Attributes:
+        url: ``http://127.0.0.1:PORT``.
+        sent: how many requests each replica got.
+    """
+
+    url: str
+
+    def __init__(self, replicas: Sequence[str]) -> None:
+        self._turns = cycle(replicas)
+        self.sent: Counter[str] = Counter()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="round robin", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        assert self._ready.wait(20), "the balancer did not start"
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join()
+
+    async def _run(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        server = await asyncio.start_server(self._serve, sock=listener, limit=_LIMIT)
+        self._ready.set()
+        await self._stop.wait()
+        server.close()
+        for task in asyncio.all_tasks() - {asyncio.current_task()}:
+            task.cancel()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+            while await self._exchange(reader, writer):
+                pass
+        writer.close()
+
+    async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        """Passes one request on and its answer back; says whether another may follow."""
+        request = _Head(await reader.readuntil(_HEAD_END))
+        replica = next(self._turns)
+        self.sent[replica] += 1
+        place = urlsplit(replica)
+        behind, ahead = await asyncio.open_connection(place.hostname, place.port, limit=_LIMIT)
+        sending = asyncio.create_task(_send(request, reader, ahead))
+        try:
+            answer = await _answer(request, behind, writer)
+            return sending.done() and not (request.is_last or answer.is_last)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            ahead.transport.abort()
+
+
+class _Head:
+    """The head of a request or an answer: as it came, and what it says of the body."""
+
+    def __init__(self, raw: bytes) -> None:
+        self.raw = raw
+        first, *lines = raw.decode("latin-1").removesuffix("\r\n\r\n").split("\r\n")
+        self.words = first.split(" ")
+        named = (line.partition(":") for line in lines)
+        headers = {name.strip().lower(): value.strip() for name, _, value in named}
+        self.is_chunked = headers.get("transfer-encoding", "").lower() == "chunked"
+        self.length = int(headers["content-length"]) if "content-length" in headers else None
+        self.is_last = headers.get("connection", "").lower() == "close"
+
+
+async def _send(request: _Head, reader: asyncio.StreamReader, ahead: asyncio.StreamWriter) -> None:
+    """Passes the request on. A client that goes away takes the connection to the replica along."""
+    try:
+        ahead.write(request.raw)
+        await _copy_body(request, reader, ahead)
+    except BaseException:
+        ahead.transport.abort()
+        raise
+
+
+async def _answer(request: _Head, behind: asyncio.StreamReader, writer: asyncio.StreamWriter) -> _Head:
+    """Passes the answer back, interim ones as well."""
+    while True:
+        answer = _Head(await behind.readuntil(_HEAD_END))
+        writer.write(answer.raw)
+        status = int(answer.words[1])
+        if status >= 200:
+            break
+    if request.words[0] != "HEAD" and status not in (204, 304):
+        await _copy_body(answer, behind, writer)
+    await writer.drain()
+    return answer
+
+
+async def _copy_body(head: _Head, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    if not head.is_chunked:
+        await _copy(head.length or 0, source, target)
+        return
+    size = -1
+    while size:
+        line = await source.readuntil(b"\r\n")
+        target.write(line)
+        size = int(line.partition(b";")[0], 16)
+        await _copy(size + 2, source, target)  # the line break; no trailers
+
+
+async def _copy(count: int, source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    while count:
+        piece = await source.read(min(count, _PIECE))
+        if not piece:
+            raise asyncio.IncompleteReadError(piece, count)
+        target.write(piece)
+        await target.drain()
+        count -= len(piece)
