@@ -233,9 +233,9 @@ def _write_new(path: str, keys: Iterable[SigningKey]) -> None:
 def _replace(path: str, keys: Iterable[SigningKey]) -> None:
     path = os.path.realpath(path)
     with _written_aside(path, keys) as temporary:
-        status = os.stat(path)
-        if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):  # root keeps a service's file the service's
-            os.chown(temporary, status.st_uid, status.st_gid)
+        status = os.stat(path)  # root keeps a service's file the service's
+        os.chown(temporary, status.st_uid, status.st_gid)
+        os.chmod(temporary, stat.S_IMODE(status.st_mode))
         os.replace(temporary, path)
 
 
