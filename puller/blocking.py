@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from concurrent.futures import Future, wait
 from contextlib import AbstractAsyncContextManager, contextmanager
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, BinaryIO, Generic, Self, TypeVar
 
@@ -35,6 +34,7 @@ from moorage.puller.store import Store
 from moorage.puller.transfer import CopyResult, Plan
 from moorage.puller.unpack.owners import OwnerMode
 from moorage.registry.oci import Descriptor, Digest, ImageIndex, ImageManifest, Manifest, Platform, Reference
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["BlockingImage", "BlockingLayer", "Client"]
 

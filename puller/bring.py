@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -27,6 +27,7 @@ from moorage.puller.unpacked import make_tree
 from moorage.puller.watched import Progress, watch
 from moorage.puller.workers import Workers, first_of
 from moorage.registry.oci import Descriptor, Digest, ImageManifest, Manifest, RepositoryName
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["Bringing", "Brought"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from moorage.puller.sources import is_directory_to_pack, open_source
 from moorage.puller.store import Store
 from moorage.puller.transfer import CopyResult, Plan, StoredNames, Wish, copy_image, plan_copy
 from moorage.registry.oci import Platform
+from moorage.registry.oci.values import dataclass
 
 if TYPE_CHECKING:
     from moorage.puller.pack import PackOptions  # loaded only to pack

@@ -6,8 +6,9 @@ Rule: names and link targets are bytes, as the kernel has them; nothing is decod
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["BLOCK", "Entry", "Kind", "padding"]
 

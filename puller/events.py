@@ -9,9 +9,9 @@ overlap it: UnpackProgress* LayerUnpacked. A layer that is already unpacked has 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from moorage.registry.oci import Descriptor
+from moorage.registry.oci.values import dataclass
 
 __all__ = [
     "BlobDone",

@@ -11,10 +11,10 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from moorage.puller.errors import ImageError
 from moorage.registry.oci import SizeInvalid
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["FileBody", "FileSpan"]
 

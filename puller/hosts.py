@@ -9,11 +9,11 @@ from __future__ import annotations
 import os
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Self
 
 from moorage.puller.origins import Origin
 from moorage.puller.route import Proxy, Route
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["FindProxy", "Host", "HostConfig", "MakeTrust", "Mirror", "canonical"]
 

@@ -25,7 +25,6 @@ import ssl
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
 from typing import Any
@@ -34,6 +33,7 @@ from moorage.puller.errors import BadAnswer, HostsInvalid
 from moorage.puller.hosts import Host, MakeTrust, Mirror, canonical
 from moorage.puller.origins import Origin, is_loopback
 from moorage.registry.oci import NameInvalid, RepositoryName
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["read_hosts"]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import IO, Any, BinaryIO, cast
 
@@ -37,6 +36,7 @@ from moorage.registry.oci import (
     read_limited,
     verified,
 )
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Image", "ImageLayer", "open_image"]
 

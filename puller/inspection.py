@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from moorage.puller.show.text import human_size
 from moorage.registry.oci import Descriptor, ImageIndex, ImageManifest
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Inspection"]
 

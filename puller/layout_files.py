@@ -15,7 +15,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any, BinaryIO, NoReturn
 
 from moorage.puller.errors import LayoutInvalid
@@ -23,6 +22,7 @@ from moorage.puller.staging import StagedFile, sync_directory
 from moorage.puller.unsynced import Unsynced
 from moorage.registry.oci import BlobUnknown, Descriptor, Digest, ManifestInvalid, parse_json
 from moorage.registry.oci.media_types import OCI_INDEX
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["REF_NAME", "Entry", "LayoutFiles", "NamesOfNow"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from moorage.registry.oci import (
     Digest,
     DigestInvalid,
@@ -15,6 +13,7 @@ from moorage.registry.oci import (
     TagOrDigest,
     parse_tag_or_digest,
 )
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["BareTags", "FullReferences", "Place", "RefNames"]
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import random
 import socket
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from moorage.puller.errors import BadAnswer, Stalled, Unreachable
 from moorage.puller.origins import Origin, redact
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = [
     "ERROR_LIMIT",

@@ -6,10 +6,10 @@ Rule: loopback registries speak plain HTTP, every other one HTTPS; nothing falls
 from __future__ import annotations
 
 import ipaddress
-from dataclasses import dataclass
 from urllib.parse import urljoin, urlsplit
 
 from moorage.puller.errors import BadAnswer
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Origin", "check_hop", "follow", "is_loopback", "is_machine_local", "is_public", "redact"]
 

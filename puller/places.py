@@ -12,7 +12,6 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import dataclass
 from functools import partial
 
 from moorage.puller.archives.refusing import Nothing
@@ -25,6 +24,7 @@ from moorage.puller.store import Store
 from moorage.puller.threads import in_thread
 from moorage.puller.transfer import Place
 from moorage.registry.oci import ManifestUnknown, RepositoryName, Tag, TagOrDigest
+from moorage.registry.oci.values import dataclass
 
 __all__ = [
     "Spot",

@@ -12,13 +12,13 @@ import base64
 import ipaddress
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Self
 from urllib.parse import unquote, urlsplit
 
 from moorage.puller.errors import BadAnswer, HostsInvalid
 from moorage.puller.origins import Origin, is_loopback
 from moorage.puller.route import Proxy
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Proxies"]
 

@@ -13,7 +13,6 @@ import os
 import time
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -36,6 +35,7 @@ from moorage.registry.oci import (
     Reference,
     RepositoryName,
 )
+from moorage.registry.oci.values import dataclass
 
 if TYPE_CHECKING:
     from moorage.puller.bring import Brought

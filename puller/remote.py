@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self, TypeVar
 
 from moorage.puller.answers import digest_of, is_range, length_of, type_of
@@ -46,6 +45,7 @@ from moorage.registry.oci import (
     verified,
 )
 from moorage.registry.oci.media_types import IMAGE_TYPES, INDEX_TYPES, MANIFEST_ACCEPT, OCTET_STREAM
+from moorage.registry.oci.values import dataclass
 
 if TYPE_CHECKING:
     from moorage.puller.credentials import Keys

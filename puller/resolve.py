@@ -7,7 +7,6 @@ registry gave for it, which is an index's where the image was chosen from one (`
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import Literal
 
@@ -27,6 +26,7 @@ from moorage.registry.oci import (
     Reference,
 )
 from moorage.registry.oci.media_types import INDEX_TYPES
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["PLATFORM", "RESOLVED", "Policy", "Resolver", "Wanted"]
 

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-
 from moorage.puller.events import Times
 from moorage.registry.oci import Descriptor, Digest, Platform, Reference
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["LayerResult", "PullResult"]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 from moorage.puller.origins import Origin
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["DIRECT", "FindRoute", "Proxy", "Route", "direct"]
 

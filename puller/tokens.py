@@ -11,7 +11,6 @@ import json
 import math
 import time
 from collections.abc import Collection
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Self
 from urllib.parse import urlencode
@@ -24,6 +23,7 @@ from moorage.puller.origins import Origin, redact
 from moorage.puller.realms import check_realm
 from moorage.puller.transport import Transport
 from moorage.registry.oci import Denied, OciError, Unauthorized, Unavailable
+from moorage.registry.oci.values import dataclass
 
 if TYPE_CHECKING:
     from moorage.puller.credentials import Credentials

@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from moorage.puller.errors import RateLimited
@@ -36,6 +35,7 @@ from moorage.registry.oci import (
     routes,
 )
 from moorage.registry.oci.media_types import OCTET_STREAM
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Body", "Content", "Listener", "Mount", "Upload"]
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from typing import Any
 
 from moorage.puller.archives.members import Members
@@ -32,6 +31,7 @@ from moorage.registry.oci import (
     parse_json,
 )
 from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER, OCI_LAYER_GZIP, OCI_LAYER_ZSTD
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["DOCKER_NAME", "Contained", "read_contained"]
 

@@ -17,7 +17,6 @@ import os
 import secrets
 from collections.abc import AsyncIterable, AsyncIterator, Collection, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from enum import Enum
 
 from moorage.puller.archives.contained import DOCKER_NAME
@@ -41,6 +40,7 @@ from moorage.registry.oci import (
     verified,
 )
 from moorage.registry.oci.media_types import OCI_INDEX
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["ArchiveKind", "ArchiveTarget"]
 

@@ -6,11 +6,11 @@ Law: a user's name is told, a secret never is; not even its length.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 from moorage.puller.credentials.keychain import Keychain
 from moorage.puller.credentials.model import Finding, Target
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Explanation", "Outcome", "explain"]
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from moorage.puller.credentials.model import Credentials, Finding, Target, read_basic
 from moorage.puller.credentials.names import best_first, servers_of
 from moorage.puller.errors import CredentialsUnusable
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["AuthFile", "AuthText", "configured_helper", "entries_of", "look_into", "parse_document", "read_document"]
 

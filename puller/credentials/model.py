@@ -7,11 +7,12 @@ where a source distinguishes them, one repository; what is stored for another or
 from __future__ import annotations
 
 import base64
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Protocol
 
 from moorage.puller.errors import CredentialsUnusable
 from moorage.puller.origins import Origin
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["DOCKER_HUB", "Credentials", "Finding", "Source", "Target", "read_basic"]
 

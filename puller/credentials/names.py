@@ -8,10 +8,10 @@ after a scheme the path is docker's relic (``/v1/``) and means nothing, as docke
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from moorage.puller.credentials.model import DOCKER_HUB, Target
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["DOCKER_HUB_KEY", "StoredName", "best_first", "key_of", "servers_of"]
 

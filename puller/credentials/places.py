@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from moorage.puller.credentials.files import AuthFile, AuthText
 from moorage.puller.credentials.model import Credentials, Finding, Source, Target
 from moorage.puller.credentials.names import StoredName
 from moorage.puller.errors import CredentialsUnusable
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Variables", "all_places", "file_for_login", "files_of"]
 

@@ -7,7 +7,7 @@ span is cut into pieces for all.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Division", "Span"]
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import Literal, Self
@@ -35,6 +35,7 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.messages import RetryPolicy
 from moorage.puller.threads import in_thread, to_the_end
 from moorage.registry.oci import Descriptor, Digest, DigestMismatch, RepositoryName
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["BlobSource", "Fetched", "Fetcher", "How"]
 

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from moorage.puller.errors import BadReference
 from moorage.registry.oci.media_types import OCI_LAYER_GZIP, OCI_LAYER_ZSTD
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Compression", "Writer", "parse_compression"]
 

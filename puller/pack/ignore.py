@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import posixpath
 import re
-from dataclasses import dataclass
 
 from moorage.puller.errors import PackError
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Ignore", "read_ignore_file"]
 

@@ -11,7 +11,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
@@ -23,6 +22,7 @@ from moorage.puller.pack.tree import TreeEntry, read_tree
 from moorage.puller.tar_writer import END_OF_ARCHIVE, encode_entry
 from moorage.registry.oci import Descriptor, Digest, Manifest, Platform
 from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["Packed", "pack_directory", "source_date_epoch"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from typing import Final
 
 from moorage.puller.errors import BadReference
 from moorage.puller.pack.compression import Compression
 from moorage.puller.pack.ignore import Ignore
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["AS_ON_DISK", "AsOnDisk", "PackOptions", "parse_owner"]
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from typing import BinaryIO
 
 from moorage.puller.entries import Entry, Kind
 from moorage.puller.errors import PackError
 from moorage.puller.pack.options import AsOnDisk, PackOptions
 from moorage.puller.unpack.owners import ROOTLESS, decode_owner
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["TreeEntry", "read_tree"]
 

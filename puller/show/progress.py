@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from enum import Enum
 
 from moorage.puller.events import (
@@ -26,6 +25,7 @@ from moorage.puller.events import (
 )
 from moorage.puller.show.text import counted
 from moorage.registry.oci import Descriptor, Digest
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["Phase", "Progress", "Row"]
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from moorage.puller.errors import ImageError
@@ -16,6 +15,7 @@ from moorage.puller.image import blobs_of, read_config
 from moorage.puller.layout_catalog import is_parseable, load_manifest
 from moorage.puller.layout_files import LayoutFiles
 from moorage.registry.oci import ALGORITHMS, Descriptor, Digest, DigestInvalid, ImageManifest, OciError
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Graph", "Needs", "StoredManifest", "list_blobs", "list_trees", "parse_file_name"]
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,6 +12,7 @@ from moorage.puller.errors import ImageError
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.stock.graph import Graph, Needs, StoredManifest
 from moorage.registry.oci import Descriptor, Digest
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["History", "Step", "StoredImage", "image_history", "last_use", "list_images", "steps_of"]
 

@@ -13,13 +13,13 @@ import os
 import stat
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from moorage.puller.layout_files import Entry, LayoutFiles
 from moorage.puller.stock.graph import Graph, Needs, list_blobs, list_trees, parse_file_name
 from moorage.puller.stock.images import last_use
 from moorage.puller.stock.removal import Removed, Trash, alone, tree_size
 from moorage.registry.oci import Digest
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["prune"]
 

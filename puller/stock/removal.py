@@ -12,7 +12,6 @@ import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 
 from moorage.puller.errors import ImageError, StoreInUse
 from moorage.puller.layout_files import Entry, LayoutFiles
@@ -20,6 +19,7 @@ from moorage.puller.lease import hold_alone
 from moorage.puller.staging import staging_directory
 from moorage.puller.stock.graph import Graph, Needs, list_blobs, list_trees
 from moorage.registry.oci import Digest, Reference
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Removed", "Target", "Trash", "alone", "matching", "remove_images", "tree_size"]
 

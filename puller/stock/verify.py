@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Set
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from enum import StrEnum
 
 from moorage.puller.image import blobs_of
@@ -19,6 +18,7 @@ from moorage.puller.stock.graph import list_blobs, list_trees
 from moorage.puller.stock.removal import Removed, Trash, alone
 from moorage.registry.oci import Descriptor, Digest, OciError
 from moorage.registry.oci.media_types import NONDISTRIBUTABLE_TYPES
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Defect", "Kind", "Verified", "mend_store", "verify_store"]
 

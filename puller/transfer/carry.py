@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import time
 from contextlib import aclosing
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from moorage.puller.errors import ImageError
@@ -28,6 +27,7 @@ from moorage.registry.oci import (
     Unavailable,
     Unsupported,
 )
+from moorage.registry.oci.values import dataclass, field
 
 if TYPE_CHECKING:
     from moorage.puller.fetch.engine import Fetcher

@@ -7,7 +7,6 @@ sparse in silence: a manifest that an index names and the source does not have i
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from moorage.puller.errors import ImageError
 from moorage.puller.platforms import choose
@@ -24,6 +23,7 @@ from moorage.registry.oci import (
     TagOrDigest,
 )
 from moorage.registry.oci.media_types import IMAGE_TYPES, INDEX_TYPES, NONDISTRIBUTABLE_TYPES
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["MAX_DESCRIPTORS", "Graph", "Place", "find_image", "read_graph"]
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 
 from moorage.puller.errors import ImageError
 from moorage.puller.layout_catalog import load_manifest
@@ -15,6 +14,7 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.layout_names import FullReferences
 from moorage.puller.transfer.graph import Place
 from moorage.registry.oci import Descriptor, Digest, OciError, RepositoryName
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["Known", "StoredNames"]
 

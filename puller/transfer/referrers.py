@@ -10,7 +10,6 @@ Law: what refers to a referrer belongs to the image too. A referrer that cannot 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 
 from moorage.puller.errors import ImageError
 from moorage.puller.referrers_tag import tag_of
@@ -18,6 +17,7 @@ from moorage.puller.transfer.crowd import for_each
 from moorage.puller.transfer.graph import MAX_DESCRIPTORS, Graph, Place, read_graph
 from moorage.registry.oci import MAX_TAG, Digest, Manifest, NotFound, OciError, Tag
 from moorage.registry.oci.media_types import INDEX_TYPES
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["Attached", "read_attached"]
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from moorage.registry.oci import Descriptor, Tag
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Action", "BlobResult", "CopyResult", "Plan", "PlannedBlob"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from moorage.puller.transfer.graph import Place, find_image, read_graph
 from moorage.puller.transfer.known import Known, StoredNames
 from moorage.puller.transfer.referrers import read_attached
 from moorage.registry.oci import Descriptor, Digest, Manifest, OciError, Platform, Tag, TagOrDigest
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["Selection", "Wish", "is_there", "missing_tags", "select"]
 

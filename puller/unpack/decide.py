@@ -7,12 +7,12 @@ symlinks are data. Names that begin with ``.wh.`` delete from lower layers and n
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
 from typing import TypeAlias
 
 from moorage.puller.entries import Entry, Kind
 from moorage.puller.errors import UnsafeLayer
 from moorage.puller.unpack.limits import Limits
+from moorage.registry.oci.values import dataclass
 
 __all__ = [
     "OPAQUE",

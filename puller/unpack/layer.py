@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import BinaryIO
 
 from moorage.puller.events import Times
 from moorage.registry.oci import Descriptor, Digest
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["Layer", "OnLayer", "Unpacked"]
 

@@ -14,9 +14,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 from moorage.puller.errors import ImageError
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["NoNamespace", "enter_namespace"]
 

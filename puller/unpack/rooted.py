@@ -13,12 +13,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Protocol
 
 from moorage.puller.errors import UnsafeLayer
 from moorage.puller.unpack.decide import Path, is_reserved, shown
 from moorage.puller.unpack.limits import Limits
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["NOTHING_SPARED", "Directory", "RootedTree", "Spared", "is_directory", "remove_tree"]
 

@@ -9,7 +9,6 @@ the end of the archive are read, because the diffID counts them, and mean nothin
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 
 from moorage.puller.entries import BLOCK, Entry, Kind, padding
 from moorage.puller.errors import BrokenLayer, UnsafeLayer
@@ -17,6 +16,7 @@ from moorage.puller.unpack import sparse
 from moorage.puller.unpack.header import ZEROS, check_sum, number, short_name, text
 from moorage.puller.unpack.limits import Limits
 from moorage.puller.unpack.pax import check_global, decimal, parse_records, parse_time, xattrs_of
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = ["TarReader"]
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import base64
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from moorage.registry.oci.digest import Digest
 from moorage.registry.oci.errors import DigestInvalid, ManifestInvalid
 from moorage.registry.oci.media_types import check_media_type
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["MAX_SIZE", "Descriptor", "Platform", "check_annotations"]
 

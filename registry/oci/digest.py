@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import Protocol
 
 from moorage.registry.oci.errors import DigestInvalid
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["ALGORITHMS", "CANONICAL", "Algorithm", "Digest", "Hasher"]
 

@@ -5,10 +5,9 @@ Law: handlers, clients and wrappers match on these; nobody looks at a method or 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from moorage.registry.oci.digest import Digest
 from moorage.registry.oci.names import RepositoryName, Tag, TagOrDigest
+from moorage.registry.oci.values import dataclass
 
 __all__ = [
     "AppendUpload",

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from moorage.registry.oci.descriptor import Descriptor
 from moorage.registry.oci.digest import Digest
 from moorage.registry.oci.manifest import Manifest
 from moorage.registry.oci.names import RepositoryName, Tag, TagOrDigest
+from moorage.registry.oci.values import dataclass, field
 
 __all__ = [
     "ANY_VALUE",

@@ -6,9 +6,9 @@ keys, NaN, a byte-order mark, image and index at once, a media type that disagre
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NoReturn
 
@@ -26,6 +26,7 @@ from moorage.registry.oci.media_types import (
     SCHEMA1_TYPES,
     check_media_type,
 )
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["MANIFEST_LIMIT", "ImageIndex", "ImageManifest", "Manifest", "parse_json", "parse_manifest"]
 
@@ -84,7 +85,7 @@ class ImageIndex:
         return self.artifact_type
 
 
-@dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True)  # without slots, because of cached_property
 class Manifest:
     """The bytes of a manifest under their media type and digest."""
 

@@ -7,10 +7,10 @@ Only ``Reference.parse`` fills in what docker users leave out.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from moorage.registry.oci.digest import Digest
 from moorage.registry.oci.errors import NameInvalid, TagInvalid
+from moorage.registry.oci.values import dataclass
 
 __all__ = ["MAX_NAME", "MAX_TAG", "Reference", "RepositoryName", "Tag", "TagOrDigest", "parse_tag_or_digest"]
 
