@@ -7,6 +7,7 @@ a registry does by default (Moorage syncs to disk, zot does not) it does here.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import socket
@@ -15,7 +16,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from pathlib import Path
 from tests.bench.engine import Address
 from tests.bench.processes import Tree
 
-__all__ = ["KINDS", "Kind", "Peer", "available", "running"]
+__all__ = ["KINDS", "Kind", "Peer", "available", "running", "start"]
 
 _START = 30.0
 """Seconds in which a registry has to answer ``GET /v2/``."""
@@ -114,12 +115,32 @@ def running(kind: Kind, folder: Path) -> Iterator[Peer]:
         raise FileNotFoundError(kind.program)
     root = folder / kind.name
     root.mkdir()
+    with start(kind.name, root, lambda port: kind.command(program, root, port)) as peer:
+        yield peer
+
+
+@contextmanager
+def start(
+    name: str, place: Path, command: Callable[[int], list[str]], *, environment: Mapping[str, str] | None = None
+) -> Iterator[Peer]:
+    """Starts a registry on a free port and stops it in the end.
+
+    Args:
+        place: takes what it prints.
+        command: its command line for a port.
+        environment: variables beside those of this process.
+
+    Raises:
+        TimeoutError: it did not answer in time; the message holds what it printed.
+    """
     port = _free_port()
-    with (root / "output").open("wb") as output:
-        process = subprocess.Popen(kind.command(program, root, port), stdout=output, stderr=output)
+    with (place / "output").open("wb") as output:
+        process = subprocess.Popen(
+            command(port), stdout=output, stderr=output, env={**os.environ, **(environment or {})}
+        )
     try:
-        _await_answer(process, port, root / "output")
-        yield Peer(kind.name, ("127.0.0.1", port), Tree(process.pid))
+        _await_answer(process, port, place / "output")
+        yield Peer(name, ("127.0.0.1", port), Tree(process.pid))
     finally:
         _stop(process)
 

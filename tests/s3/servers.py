@@ -40,18 +40,19 @@ class S3Server:
     def bucket(self) -> str:
         """Makes a bucket and returns its name."""
         name = f"test-{secrets.token_hex(6)}"
-        self._client().create_bucket(Bucket=name)
+        self.client().create_bucket(Bucket=name)
         return name
 
     def keys(self, bucket: str) -> list[str]:
         """Every key in a bucket (of at most a thousand)."""
-        return [one["Key"] for one in self._client().list_objects_v2(Bucket=bucket).get("Contents", ())]
+        return [one["Key"] for one in self.client().list_objects_v2(Bucket=bucket).get("Contents", ())]
 
     def open_multiparts(self, bucket: str) -> list[str]:
         """The keys of multipart uploads that are open, as far as the server lists them."""
-        return [one["Key"] for one in self._client().list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
+        return [one["Key"] for one in self.client().list_multipart_uploads(Bucket=bucket).get("Uploads", ())]
 
-    def _client(self) -> Any:
+    def client(self) -> Any:
+        """A client of boto3 for it."""
         return boto3.client(
             "s3",
             endpoint_url=self.endpoint,
