@@ -5,6 +5,7 @@ AuthError
 ├── InvalidToken         a token that is not to be believed
 │   └── ExpiredToken     … any more
 ├── TooManyFailures      too many wrong logins, or too many at once: later
+├── IssuerUnavailable    the keys of a token's issuer cannot be had now
 ├── StateConflict        somebody else changed the value first
 ├── StateUnavailable     the state cannot be read or written now
 └── ConfigurationError   the operator's file is wrong
@@ -18,6 +19,7 @@ __all__ = [
     "ConfigurationError",
     "ExpiredToken",
     "InvalidToken",
+    "IssuerUnavailable",
     "StateConflict",
     "StateUnavailable",
     "TooManyFailures",
@@ -53,6 +55,11 @@ class TooManyFailures(AuthError):
     def __init__(self, retry_after: int) -> None:
         self.retry_after = retry_after
         super().__init__(f"too many logins: try again in {retry_after} s")
+
+
+class IssuerUnavailable(AuthError):
+    """The keys of a token's issuer cannot be had now, so nobody can say whether the token is good; trying again may
+    help. The message is for logs."""
 
 
 class StateConflict(AuthError):

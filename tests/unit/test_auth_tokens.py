@@ -349,9 +349,7 @@ async def test_what_is_remembered_is_bounded(
 ) -> None:
     """By a number of tokens, whoever asks for them; the oldest is forgotten first."""
     monkeypatch.setattr(tokens, "_MOST_REMEMBERED", 8)
-    grants = []
-    for _ in range(20):
-        grants.append(await verifier.verify(signer.issue(ANONYMOUS, Scope(), ttl=60).token))
+    grants = [await verifier.verify(signer.issue(ANONYMOUS, Scope(), ttl=60).token) for _ in range(20)]
     assert [grant for _, grant in verifier._remembered.values()] == grants[-8:]
 
 
@@ -452,7 +450,7 @@ async def test_an_issuer_by_certificate(ring: KeyRing, clock: Clock, name: str) 
     key = ec.generate_private_key(ec.SECP256R1())
     keys = KeySet.of_certificates(_certificate(key, "pem").encode(), algorithms=("ES256",))
     older = next(one for one in keys.keys[0].names if one.count(":") == 11)
-    header = {
+    header: dict[str, dict[str, Any]] = {
         "kid": {"kid": thumbprint(key.public_key())},
         "libtrust": {"kid": older},
         "x5c": {"x5c": [_certificate(key)]},
