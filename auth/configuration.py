@@ -101,6 +101,12 @@ class AuthConfig:
     basic_only: bool = False
     token_ttl: int = TTL
     certificates: str | None = None
+    _groups_of: Mapping[str, frozenset[str]] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        members = {member for group in self.groups.values() for member in group}
+        found = {who: frozenset(name for name, group in self.groups.items() if who in group) for who in members}
+        object.__setattr__(self, "_groups_of", found)
 
     @classmethod
     def open_to_accounts(cls, htpasswd: str) -> Self:
@@ -110,4 +116,4 @@ class AuthConfig:
 
     def groups_of(self, name: str) -> frozenset[str]:
         """The groups that hold the principal called ``name``."""
-        return frozenset(group for group, members in self.groups.items() if name in members)
+        return self._groups_of.get(name, frozenset())
