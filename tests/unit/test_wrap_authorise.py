@@ -1,4 +1,4 @@
-"""The wrapper that lets a caller do what they may: it fails closed, is no oracle, and tells a new tag from a moved one."""
+"""The wrapper that lets a caller do what they may: it fails closed, is no oracle, and tells new tags from moved ones."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -21,7 +22,6 @@ from moorage.registry.oci import (
     Digest,
     Manifest,
     ManifestUnknown,
-    OciError,
     PreconditionFailed,
     Registry,
     RepositoryName,
@@ -190,10 +190,8 @@ async def test_each_method_needs_its_own_action(name: str, action: Action, local
         with pytest.raises(Denied):
             await calls(MINE)[name](registry)
     else:
-        try:
+        with suppress(BlobUnknown, BlobUploadUnknown):  # a mount from elsewhere, an upload that is none
             await calls(MINE)[name](registry)
-        except (BlobUnknown, BlobUploadUnknown, OciError) as exc:
-            assert not isinstance(exc, Denied | Unauthorized)
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -212,7 +210,7 @@ async def test_a18_absent_and_forbidden_are_one(name: str, local: LocalRegistry)
 
 @pytest.mark.parametrize("name", sorted(protocol_methods() - {"list_repositories"}))
 async def test_t6_a_token_narrows_and_never_widens(name: str, local: LocalRegistry) -> None:
-    """T6: granted is token ∩ policy. Where the policy says yes and the token no, another token may do: 401; else 403."""
+    """T6: granted is token ∩ policy. Where only the token says no, another one may do: 401; else 403."""
     narrow = Scope.repository("mine/other", "pull", "push", "delete")
     with pytest.raises(Unauthorized):
         await calls(MINE)[name](Authorised(local, rights(EVERYTHING, access=narrow), seal=Seal()))
@@ -246,7 +244,7 @@ async def test_the_catalog_shows_what_the_caller_may_pull(local: LocalRegistry) 
 
 @pytest.mark.parametrize("source", [THEIRS, None, RepositoryName("theirs/none")], ids=["known", "any", "absent"])
 async def test_t7_a_mount_is_no_oracle(source: RepositoryName | None, local: LocalRegistry) -> None:
-    """T7: from where the caller may not pull, a blob is as absent as one that nobody has; "any" includes such places."""
+    """T7: from where the caller may not pull, a blob is as absent as one that nobody has; so it is from anywhere."""
     registry = Authorised(local, rights(rule(*Action)), seal=Seal())
     target = RepositoryName("mine/new")
     with pytest.raises(BlobUnknown) as caught:
