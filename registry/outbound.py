@@ -1,7 +1,7 @@
 """Documents from other machines: the keys of token issuers.
 
 Law (rule T15, and the guard of reference section 7.3): one GET to an address that the operator's configuration led to.
-https only; no redirect, no user in the URL, no proxy of the environment, no cookie; a limit of size and one of time. The
+https only; no redirect, no user in the URL, no proxy of the environment; a limit of size and one of time. The
 name is resolved once, every address is judged, and the connection goes to one that was judged: what the name means a
 moment later does not matter. A private address is asked only under the name that the operator wrote down.
 """
