@@ -83,7 +83,7 @@ def _publisher(name: str = "web", *, ttl: int = 900, issuer: str = "ci", **claim
 
 _WANTED: dict[str, Any] = {"kubernetes.io__namespace": "ci"}
 _IN_NAMESPACE = _publisher(**_WANTED)
-_BUILDER = _publisher(**_WANTED, **{"kubernetes.io__serviceaccount__name": "builder"})
+_BUILDER = _publisher(**{**_WANTED, "kubernetes.io__serviceaccount__name": "builder"})
 
 
 def _publishers(*publishers: PublisherConfig, keys: Keys | None = None) -> Publishers:
