@@ -61,7 +61,7 @@ interop: $(DEVELOPMENT)  ## docker, podman, buildah, skopeo, containerd, umoci, 
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/interop
 
 s3: $(DEVELOPMENT)  ## the store and the registry over real S3 servers: minio, versitygw
-	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/s3 -n 2
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/s3 tests/wire -m s3 -n 2
 
 crash: $(DEVELOPMENT)  ## power cuts on ext4 and xfs, kills, full disks (root)
 	$(BIN)/python -m pytest tests/crash

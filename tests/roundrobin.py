@@ -70,7 +70,10 @@ class RoundRobin:
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Passes one request on and its answer back; says whether another may follow."""
-        request = _Head(await reader.readuntil(_HEAD_END))
+        first = await reader.readexactly(1)
+        if not first.isalpha():
+            return False  # TLS, which we do not speak
+        request = _Head(first + await reader.readuntil(_HEAD_END))
         replica = next(self._turns)
         self.sent[replica] += 1
         place = urlsplit(replica)

@@ -16,6 +16,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(here):
             item.add_marker(pytest.mark.interop)
+            item.add_marker(pytest.mark.s3)
 
 
 @pytest.fixture(scope="session", params=list(SERVERS))

@@ -26,6 +26,7 @@ async def test_ping(wire: httpx.AsyncClient, path: str) -> None:
     assert response.headers["content-type"] == "application/json"
 
 
+@pytest.mark.served
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 @pytest.mark.parametrize("item", [_BLOB, blob("long", 512, algorithm="sha512"), empty_blob(), empty_blob("sha512")])
 async def test_a_blob_says_all_about_itself(wire: httpx.AsyncClient, local: Registry, method: str, item: Blob) -> None:
@@ -199,6 +200,7 @@ async def test_ns_is_ignored(wire: httpx.AsyncClient, local: Registry) -> None:
         assert (await wire.get(f"/v2/{NAME}/{path}")).status_code == 200
 
 
+@pytest.mark.served
 @pytest.mark.parametrize("colon", ["%3A", "%3a"])
 async def test_an_escaped_digest_is_understood(url: str, local: Registry, colon: str) -> None:
     """Proxies and SDKs escape the colon; sent raw because clients would tidy it up."""
