@@ -1,14 +1,19 @@
-"""What ``--auth FILE`` says, as values. Law: a value that exists has been checked; nothing is guessed."""
+"""What ``--auth FILE`` says, as values. Law: a value that exists has been checked; nothing is guessed.
+
+``configuration_file`` knows the form of the file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from moorage.auth.patterns import RepositoryPattern, TextPattern
 from moorage.auth.policy import Action, Policy, Rule
 from moorage.auth.principal import PUBLISHER
+from moorage.auth.watched import WatchedFile
 
 __all__ = ["TTL", "AuthConfig", "ClaimRule", "IssuerConfig", "PublisherConfig", "TokenIssuerConfig"]
 
@@ -113,6 +118,26 @@ class AuthConfig:
         """What ``--htpasswd FILE`` alone means: every account, robots too, may do everything, nobody else anything."""
         everything = Rule("accounts", _EVERY_REPOSITORY, frozenset(Action), principals=frozenset({"*", "robot:*"}))
         return cls(Policy(rules=(everything,)), htpasswd=htpasswd)
+
+    @classmethod
+    def load(cls, path: str) -> AuthConfig:
+        """What the YAML file says. Relative paths in it start at its directory.
+
+        Raises:
+            ConfigurationError: it cannot be read, or something in it is wrong; one line that says where and what.
+        """
+        return cls.watch(path).current()
+
+    @classmethod
+    def watch(cls, path: str, *, clock: Callable[[], float] = time.monotonic) -> WatchedFile[AuthConfig]:
+        """What the YAML file says; it is read again when it changes.
+
+        Raises:
+            ConfigurationError: it cannot be read, or something in it is wrong.
+        """
+        from moorage.auth.configuration_file import parse_configuration  # noqa: PLC0415  # it builds these values
+
+        return WatchedFile(path, lambda path, raw, _: parse_configuration(path, raw), clock=clock)
 
     def groups_of(self, name: str) -> frozenset[str]:
         """The groups that hold the principal called ``name``."""
