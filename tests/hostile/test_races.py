@@ -38,9 +38,9 @@ async def local(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
 async def test_a16_a_late_patch_never_changes_what_was_sealed(
     wire: httpx.AsyncClient, request: pytest.FixtureRequest, batch: int
 ) -> None:
-    """Rule A16: PATCH against closing PUT, 500 times; whichever wins, stored bytes hash to their digest."""
+    """Rule A16: PATCH against closing PUT, 1,000 times; whichever wins, stored bytes hash to their digest."""
     dice = random.Random(batch)
-    for number in range(40 if "directory" in request.node.name else 60):  # every commit of a directory is an fsync
+    for number in range(40 if "directory" in request.node.name else 160):  # every commit of a directory is an fsync
         head, tail = blob((batch, number), 2000).content, blob((number, batch), 2000).content
         location = await start(wire)
         assert (await wire.patch(location, content=head)).status_code == 202
