@@ -17,6 +17,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from functools import partial
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 from moorage.puller.errors import BadAnswer
@@ -319,7 +320,10 @@ class _Connection:
             return self._http
         try:
             self._http = self._make()
-            self._http.connect()
+            if self.origin.scheme == "http":
+                self._http.sock = self._connect_plainly(self._http)
+            else:
+                self._http.connect()
         except _Broken as exc:
             self.close()
             raise SendFailure(_reason(exc), was_sent=False) from exc
@@ -328,6 +332,13 @@ class _Connection:
             raise SendFailure("cancelled", was_sent=False)
         self._http.sock.settimeout(self.timeouts.stall)
         return self._http
+
+    def _connect_plainly(self, http: HTTPConnection) -> socket.socket:
+        """What ``http.connect`` does; a host given as bytes is looked up without loading the tables of IDNA (1 ms)."""
+        there: Any = (http.host.encode(), http.port)  # getaddrinfo takes bytes, which typeshed does not know
+        sock = socket.create_connection(there, self.timeouts.connect)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return sock
 
     def _make(self) -> HTTPConnection:
         proxy = self._route.proxy

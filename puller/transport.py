@@ -91,7 +91,7 @@ class Transport:
     async def _send_patiently(self, request: Request) -> Response:
         for attempt in count():
             is_last = attempt + 1 >= self.retry.attempts
-            delay = self.retry.backoff(attempt)
+            asked = 0.0
             try:
                 response = await self._follow(request)
             except SendFailure as exc:
@@ -99,11 +99,10 @@ class Transport:
                     raise unreachable(request.url, exc) from exc
             else:
                 asked = retry_after(Answer(response))
-                delay = max(delay, asked)
                 if is_last or not request.may_follow_status(response.status) or asked > self.retry.longest_delay:
                     return response
                 await response.close()
-            await asyncio.sleep(delay)
+            await asyncio.sleep(max(self.retry.backoff(attempt), asked))
         raise AssertionError("count() does not end")
 
     async def _follow(self, request: Request) -> Response:

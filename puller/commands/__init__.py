@@ -11,6 +11,7 @@ stderr. Only the module of the verb is loaded. Failures that the world can cause
 
 from __future__ import annotations
 
+import gc
 import importlib
 import json
 import sys
@@ -54,6 +55,8 @@ def run(verb: str, options: Mapping[str, Any]) -> None:
     """
     module = importlib.import_module(f"{__name__}.{_MODULES[verb]}")
     function: Callable[..., Iterator[str]] = getattr(module, verb.replace("-", "_"))
+    gc.freeze()
+    gc.enable()
     try:
         for line in function(**options):
             print(line)

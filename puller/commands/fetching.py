@@ -12,11 +12,11 @@ from moorage.puller.commands.running import run_async
 from moorage.puller.results import LayerResult, PullResult
 from moorage.puller.show.console import display, say, to_json
 from moorage.puller.show.text import few_lines, printable
-from moorage.puller.unpack.owners import OwnerMode
 from moorage.registry.oci import Platform, Reference
 
 if TYPE_CHECKING:
     from moorage.puller.transfer import Plan
+    from moorage.puller.unpack.owners import OwnerMode
 
 __all__ = ["pull", "unpack"]
 
@@ -79,7 +79,11 @@ def unpack(
 
 def _prepare_owners(owner: str | None) -> OwnerMode | None:
     """Enters a user namespace where keeping owners needs one: now, before there is a second thread."""
-    owners = OwnerMode(owner) if owner else None
+    if owner is None:
+        return None
+    from moorage.puller.unpack.owners import OwnerMode  # noqa: PLC0415 (rarely needed)
+
+    owners = OwnerMode(owner)
     if owners is OwnerMode.KEEP and os.geteuid() != 0:
         from moorage.puller.unpack.namespace import NoNamespace, enter_namespace  # noqa: PLC0415 (rarely needed)
 

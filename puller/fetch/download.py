@@ -8,6 +8,7 @@ progress: attempts are counted anew only after a chunk has arrived, and never wh
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 
 from moorage.puller.errors import RateLimited
@@ -27,6 +28,10 @@ __all__ = ["Download"]
 _TICK = 0.1
 _PROGRESS = 1024 * 1024
 _BEHIND = 32 * 1024 * 1024
+_BUSY = 0.3
+"""The part of the time from which on hashing counts as what everybody waits for."""
+
+_CORES = os.cpu_count() or 1
 
 
 class Download:
@@ -75,12 +80,16 @@ class Download:
         self._group.create_task(self._work())
 
     async def _tick(self) -> None:
-        """Shows progress, watches the pace, and starts another connection where that is worth it."""
+        """Shows progress, watches the pace, and starts what is worth having: another connection, a hashing thread."""
         while True:
+            hashed = self._hashing.seconds
             await asyncio.sleep(_TICK)
             self._show_progress()
             is_behind = self._ingest.arrived - self._hashing.position > _BEHIND
-            self._host.observe(is_waiting_for_network=not is_behind)
+            is_busy = self._hashing.seconds - hashed > _BUSY * _TICK
+            self._host.observe(is_waiting_for_network=not is_behind and not is_busy)
+            if self._host.blobs < _CORES:
+                self._hashing.follow()
             while self._workers and self._host.has_room(self._workers) and self._division.make_room(self._workers):
                 self._start_worker()
 
@@ -155,7 +164,7 @@ class Download:
             if len(piece) > last - span.position:
                 raise self._too_long()
             self._count(len(piece))
-            self._ingest.write(span.position, piece[: span.stop - span.position])
+            self._keep(span.position, piece[: span.stop - span.position])
             span.position = min(span.position + len(piece), span.stop)
             return span.position < span.stop or span.stop == last
 
@@ -173,7 +182,7 @@ class Download:
                 raise self._too_long()
             self._count(len(piece))
             for start, stop in self._ingest.gaps(position, position + len(piece)):
-                self._ingest.write(start, piece[start - position : stop - position])
+                self._keep(start, piece[start - position : stop - position])
             position += len(piece)
             return True
 
@@ -182,6 +191,10 @@ class Download:
             raise Unavailable(f"{self._blob.digest}: the answer ended {self._blob.size - position} bytes early")
         span.position = span.stop
         self._division.clear()
+
+    def _keep(self, offset: int, piece: memoryview) -> None:
+        self._hashing.take(offset, piece)
+        self._ingest.write(offset, piece)
 
     def _count(self, size: int) -> None:
         with self._lock:

@@ -184,15 +184,13 @@ class Fetcher:
         download = Download(
             ingest, self._origin, self._host, hashing=hashing, retry=self._retry, on_event=self._on_event
         )
-        following = asyncio.ensure_future(in_thread(hashing.run))
         try:
             await download.run()
             network = time.monotonic() - began
-            is_right = await asyncio.shield(following)
+            is_right = await hashing.finish()
         except BaseException as exc:
             ingest.fail(_for_readers(exc, ingest.descriptor))
-            await asyncio.wait({following})
-            following.cancelled() or following.exception()  # the same failure, or our own end
+            await hashing.stop()
             raise
         times = Times(network=network, hash=hashing.seconds)
         return _Done(is_right, download.fetched, download.was_ranged, times)

@@ -92,9 +92,9 @@ class Ingest:
         """
         return cast("BinaryIO", self.follow())  # a raw file has all that a BinaryIO has, but for typeshed
 
-    def follow(self) -> FollowingReader:
-        """The same as ``open``, as what it is."""
-        return FollowingReader(self, os.dup(self._file))
+    def follow(self, position: int = 0) -> FollowingReader:
+        """The same as ``open``, from a position on."""
+        return FollowingReader(self, os.dup(self._file), position)
 
     def wait(self, position: int, generation: int) -> int:
         """Waits until the byte at ``position`` has arrived; returns how many bytes are there from it on, 0 at the end.
@@ -172,17 +172,17 @@ class Ingest:
 class FollowingReader(io.RawIOBase):
     """Reads a part file no faster than it grows."""
 
-    def __init__(self, ingest: Ingest, file: int) -> None:
+    def __init__(self, ingest: Ingest, file: int, position: int) -> None:
         super().__init__()
         self._ingest, self._file = ingest, file
-        self._generation, self._position = ingest.generation, 0
+        self._generation, self._position = ingest.generation, position
 
     def readable(self) -> bool:
         """True."""
         return True
 
     def tell(self) -> int:
-        """How many bytes were read."""
+        """The position in the blob."""
         return self._position
 
     def readinto(self, buffer: memoryview, /) -> int:  # type: ignore[override]  # typeshed names a wider buffer

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import gzip
 import json
+import os
 import socket
 import threading
 import time
@@ -104,9 +105,11 @@ async def test_n1_urls_of_an_outside_registry_do_not_lead_inside(host: str) -> N
 async def test_n1_a_name_that_means_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The name looks public; what it resolves to decides, before a byte is sent."""
     resolve = socket.getaddrinfo
-    monkeypatch.setattr(
-        socket, "getaddrinfo", lambda host, *rest, **more: resolve("127.0.0.1" if "." in host else host, *rest, **more)
-    )
+
+    def resolve_inside(host: str | bytes, *rest: Any, **more: Any) -> Any:
+        return resolve("127.0.0.1" if "." in os.fsdecode(host) else host, *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_inside)
     async with scripted(lambda seen: Reply(200, BYTES)) as inside, Transport(retry=FAST) as transport:
         url = inside.url.replace("127.0.0.1", "mirror.example")
         outside = Origin.of("https://registry.example")
