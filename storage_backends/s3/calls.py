@@ -1,19 +1,23 @@
 """Requests to an S3 server: the one place that knows boto3.
 
 Law of time: a request and its repetitions end within ``DEADLINE``; then the store is unavailable, and whoever waits is
-told so rather than hanging (promise F7). Law of threads: boto3 blocks, so every call runs in a pool of our own, as
-large as the connection pool.
+told so rather than hanging (promise F7). What moves many bytes may take longer, as long as the server answers besides;
+and who was just told of an outage is not kept waiting as long again by what he cleans up.
+Law of threads: boto3 blocks, so every call runs in a pool of our own, as large as the connection pool.
 Law of repetition: only calls that mean the same twice are repeated here; ``Uncertain`` says that an answer was lost.
 """
 
 from __future__ import annotations
 
 import asyncio
+import itertools
+import math
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import boto3
 import botocore.session
@@ -31,16 +35,24 @@ from botocore.loaders import Loader
 from moorage.storage_backends.errors import StorageError, StorageFull, StorageUnavailable
 from moorage.storage_backends.s3.location import Location
 
-__all__ = ["DEADLINE", "Calls", "Refused", "Uncertain", "Unsent"]
+__all__ = ["DEADLINE", "Calls", "Doubtful", "Refused", "Uncertain", "Unsent"]
 
-DEADLINE: Final = 8.0
+DEADLINE: Final = 7.0
 """Seconds for one call with all its repetitions, so that a request is answered within 10 (promise F7)."""
+
+_AFTER_OUTAGE: Final = 1.0
+_OUTAGE: Final = 2.0
+"""For so many seconds after a call that waited ``DEADLINE`` in vain, the others wait ``_AFTER_OUTAGE`` seconds only."""
+
+_PULSE: Final = 2.0
+"""Seconds after which the server is asked for a sign of life while it takes long over a call."""
 
 _CONNECTIONS: Final = 64
 _CONNECT_TIMEOUT: Final = 2.0
 _READ_TIMEOUT: Final = 5.0
-_ATTEMPTS: Final = 4
+_LONG_READ_TIMEOUT: Final = 60.0
 _FIRST_DELAY: Final = 0.1
+_LAST_DELAY: Final = 1.6
 _FULL = frozenset({"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "XMinioStorageFullDisk"})
 _FORBIDDEN = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled", "403"}
@@ -66,14 +78,20 @@ class Unsent(Uncertain):
     """There was no connection, so the request was not carried out."""
 
 
+class Doubtful(StorageUnavailable):
+    """A conditional put whose first answer was lost, and a later one was refused: it may have won, or lost."""
+
+
 class Calls:
     """A client for one bucket; its methods are named as in boto3 and take its arguments."""
 
     def __init__(self, location: Location) -> None:
         self.bucket = location.bucket
         self._pool = ThreadPoolExecutor(_CONNECTIONS, thread_name_prefix="s3")
+        self._outage = -math.inf
         try:
             self._client = _connect(location, location.endpoint)
+            self._patient = _connect(location, location.endpoint, read_timeout=_LONG_READ_TIMEOUT)
             public = location.public_endpoint
             self._signer = _connect(location, public) if public else self._client
         except (BotoCoreError, ValueError) as exc:
@@ -82,8 +100,8 @@ class Calls:
     def close(self) -> None:
         """Lets go of threads and connections."""
         self._pool.shutdown(wait=False, cancel_futures=True)
-        self._client.close()
-        self._signer.close()
+        for client in (self._client, self._patient, self._signer):
+            client.close()
 
     async def repeat(self, operation: str, **arguments: Any) -> Any:
         """The answer to a call that means the same twice.
@@ -94,39 +112,60 @@ class Calls:
         """
         return await self.persist(lambda: self.once(operation, **arguments))
 
-    async def persist(self, attempt: Callable[[], Any]) -> Any:
+    async def carry(self, operation: str, **arguments: Any) -> Any:
+        """As ``repeat``, for a call that moves many bytes: it may take long while the server shows signs of life."""
+        return await self.endure(lambda: self.once(operation, is_long=True, **arguments))
+
+    async def persist(self, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
         """Awaits ``attempt()`` until its outcome is certain, with growing pauses, for at most ``DEADLINE``.
 
         Raises:
             StorageUnavailable: it never was.
         """
-        failure: StorageUnavailable | None = None
+        is_full = time.monotonic() - self._outage > _OUTAGE
+        deadline = DEADLINE if is_full else min(DEADLINE, _AFTER_OUTAGE)
+        failures: list[Uncertain] = []
         try:
-            async with asyncio.timeout(DEADLINE):
-                for number in range(_ATTEMPTS):
-                    try:
-                        return await attempt()
-                    except Uncertain as exc:
-                        failure = exc
-                    await asyncio.sleep(random.uniform(0.5, 1.0) * _FIRST_DELAY * 4**number)  # noqa: S311 (no secret)
+            async with asyncio.timeout(deadline):
+                return await _until_certain(attempt, failures)
         except TimeoutError:
-            failure = failure or StorageUnavailable(f"S3 did not answer within {DEADLINE:.0f} s")
-        raise StorageUnavailable(str(failure)) from failure
+            if is_full:
+                self._outage = time.monotonic()
+            failure = failures[-1] if failures else None
+            raise StorageUnavailable(str(failure or f"S3 did not answer within {deadline:.0f} s")) from failure
 
-    async def once(self, operation: str, **arguments: Any) -> Any:
+    async def endure(self, attempt: Callable[[], Awaitable[_Result]]) -> _Result:
+        """As ``persist``, as long as the server shows signs of life."""
+        work = asyncio.ensure_future(_until_certain(attempt, []))
+        pulse = asyncio.ensure_future(self._feel_pulse())
+        try:
+            await asyncio.wait([work, pulse], return_when=asyncio.FIRST_COMPLETED)
+            return work.result() if work.done() else await pulse
+        finally:
+            work.cancel()
+            pulse.cancel()
+            await asyncio.gather(work, pulse, return_exceptions=True)
+
+    async def _feel_pulse(self) -> NoReturn:
+        """Ends when the server does not answer."""
+        while True:
+            await asyncio.sleep(_PULSE)
+            await self.repeat("head_bucket")
+
+    async def once(self, operation: str, *, is_long: bool = False, **arguments: Any) -> Any:
         """The answer to a call that is sent once.
 
         Raises:
             Refused: the server said no.
             Uncertain: it may or may not have been carried out.
         """
-        call = getattr(self._client, operation)
+        call = getattr(self._patient if is_long else self._client, operation)
         return await self.run(operation, lambda: call(Bucket=self.bucket, **arguments))
 
     async def run(self, operation: str, work: Callable[[], _Result]) -> _Result:
         """Runs blocking ``work`` in the pool, its failures told as ours."""
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+            answer = await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except ClientError as exc:
             raise _judge(operation, exc) from exc
         except (NoCredentialsError, PartialCredentialsError) as exc:
@@ -137,6 +176,8 @@ class Calls:
             # What else lies idle is as dead as this one, behind a router that forgot it: each would cost a timeout.
             self._client.close()  # closes idle connections only; the client goes on
             raise Uncertain(f"S3 {operation}: {exc}") from exc
+        self._outage = -math.inf
+        return answer
 
     async def presign(self, arguments: dict[str, str], ttl: int) -> str:
         """A URL that anyone may GET for ``ttl`` seconds, or less where our own credentials end before."""
@@ -146,13 +187,25 @@ class Calls:
         return await self.run("presign", lambda: str(sign("get_object", Params=parameters, ExpiresIn=ttl)))
 
 
-def _connect(location: Location, endpoint: str | None) -> BaseClient:
+async def _until_certain(attempt: Callable[[], Awaitable[_Result]], failures: list[Uncertain]) -> _Result:
+    """Awaits ``attempt()`` again and again, with growing pauses; what was uncertain goes to ``failures``."""
+    for number in itertools.count():
+        try:
+            return await attempt()
+        except Uncertain as exc:
+            failures.append(exc)
+        pause = min(_LAST_DELAY, _FIRST_DELAY * 2 ** min(number, 10))
+        await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311 (no secret)
+    raise AssertionError("a count has no end")
+
+
+def _connect(location: Location, endpoint: str | None, *, read_timeout: float = _READ_TIMEOUT) -> BaseClient:
     config = Config(
         signature_version="s3v4",  # presigned URLs too: several servers refuse the older form
         s3={"addressing_style": location.addressing},
         max_pool_connections=_CONNECTIONS,
         connect_timeout=_CONNECT_TIMEOUT,
-        read_timeout=_READ_TIMEOUT,
+        read_timeout=read_timeout,
         retries={"total_max_attempts": 1, "mode": "standard"},  # we repeat, because we know what may be repeated
         # boto3's trailing checksums are unknown to many servers; digests are ours to check.
         request_checksum_calculation="when_required",

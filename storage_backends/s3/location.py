@@ -7,7 +7,7 @@ from wherever boto3 finds them (environment, files, instance roles, web identity
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from moorage.storage_backends.base import check_key
@@ -62,7 +62,7 @@ class Location:
         return f"s3://{self.bucket}/{self.prefix}" + (f" at {self.endpoint}" if self.endpoint else "")
 
     @property
-    def encryption(self) -> dict[str, str]:
+    def encryption(self) -> dict[str, Any]:
         """The arguments of every request that makes an object."""
         arguments = {"ServerSideEncryption": self.sse, "SSEKMSKeyId": self.kms_key}
         return {name: value for name, value in arguments.items() if value}

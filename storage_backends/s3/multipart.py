@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections import OrderedDict
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from moorage.storage_backends.base import ObjectInfo
 from moorage.storage_backends.errors import KeyNotFound, UploadNotFound
 from moorage.storage_backends.s3.calls import Calls, Refused
 from moorage.storage_backends.s3.location import Location
-from moorage.storage_backends.s3.objects import Objects
+from moorage.storage_backends.s3.objects import Objects, date_of
 from moorage.storage_backends.s3.record import Part, Piece, Record
 
 __all__ = ["Multipart"]
 
 _TAILS: Final = "tails/"
+_MOST_RECENT: Final = 32 * 1024 * 1024
+"""Bytes of pieces kept in memory, so that the usual push of a small layer does not read back what it just wrote."""
+
 _GONE = frozenset({"NoSuchUpload", "InvalidPart", "NoSuchKey"})
 
 
@@ -31,16 +35,24 @@ class Multipart:
         self._calls = calls
         self._objects = objects
         self._encryption = location.encryption
+        self._recent = _Recent()
 
-    async def create(self, key: str) -> str:
-        """Begins a multipart upload to ``key``; returns S3's id of it."""
-        answer = await self._calls.repeat(
-            "create_multipart_upload",
-            Key=self._objects.remote(key),
-            ContentType="application/octet-stream",
-            **self._encryption,
-        )
-        return str(answer["UploadId"])
+    async def create(self, key: str) -> tuple[str, bool]:
+        """Begins a multipart upload to ``key``; returns S3's id of it, and whether it is surely the only one begun."""
+        tries = 0
+
+        async def attempt() -> str:
+            nonlocal tries
+            tries += 1
+            answer = await self._calls.once(
+                "create_multipart_upload",
+                Key=self._objects.remote(key),
+                ContentType="application/octet-stream",
+                **self._encryption,
+            )
+            return str(answer["UploadId"])
+
+        return await self._calls.persist(attempt), tries == 1
 
     async def send(self, key: str, multipart: str, number: int, data: bytes | bytearray) -> Part:
         """Sends a part.
@@ -49,7 +61,7 @@ class Multipart:
             UploadNotFound: it was aborted or completed meanwhile.
         """
         try:
-            answer = await self._calls.repeat(
+            answer = await self._calls.carry(
                 "upload_part", Key=self._objects.remote(key), UploadId=multipart, PartNumber=number, Body=data
             )
         except Refused as exc:
@@ -65,14 +77,14 @@ class Multipart:
         """
         listed = {"Parts": [{"PartNumber": part.number, "ETag": part.etag} for part in parts]}
         try:
-            await self._calls.repeat(
+            answer = await self._calls.carry(
                 "complete_multipart_upload", Key=self._objects.remote(key), UploadId=multipart, MultipartUpload=listed
             )
         except Refused as exc:
             if exc.code not in _GONE:
                 raise
             return await self._completed_before(key, size)
-        return await self._objects.stat(key)
+        return ObjectInfo(key, size, str(answer["ETag"]), date_of(answer))
 
     async def _completed_before(self, key: str, size: int) -> ObjectInfo:
         try:
@@ -87,17 +99,20 @@ class Multipart:
         """Stores a piece of a tail under a name of its own."""
         key = f"{_TAILS}{upload}.{secrets.token_hex(8)}"
         await self._objects.put(key, data)
+        self._recent.keep(key, data)
         return Piece(key, len(data))
 
     async def read_pieces(self, pieces: Sequence[Piece]) -> bytes:
-        """The bytes of the pieces.
+        """The tail.
 
         Raises:
-            UploadNotFound: one is gone, and so is the upload.
+            UploadNotFound: a piece is gone, and so is the upload.
         """
         return b"".join(await asyncio.gather(*map(self._read_piece, pieces)))
 
     async def _read_piece(self, piece: Piece) -> bytes:
+        if (data := self._recent.get(piece.key)) is not None:
+            return data
         try:
             reading = await self._objects.read(piece.key)
         except KeyNotFound:
@@ -107,17 +122,35 @@ class Multipart:
         finally:
             reading.close()
 
-    async def drop_pieces(self, pieces: Sequence[Piece]) -> None:
+    async def drop_pieces(self, pieces: Iterable[Piece]) -> None:
         """Removes pieces that nothing points at any more."""
-        await asyncio.gather(*(self._objects.delete(piece.key) for piece in pieces))
+        await asyncio.gather(*(self._drop_piece(piece.key) for piece in pieces))
 
-    async def drop(self, record: Record) -> None:
-        """Removes all that an upload left which will never be completed."""
-        if record.multipart is not None:
+    async def _drop_piece(self, key: str) -> None:
+        self._recent.drop(key)
+        await self._objects.delete(key)
+
+    async def clear(self, upload: str, record: Record) -> None:
+        """Removes all that an upload which is over left, but for what it made of it."""
+        if record.state == "gone" and record.multipart is not None:
             await self.abort(record.key, record.multipart)
         if record.opening:
-            await self.abort_strays(record.key)
-        await self.drop_pieces(record.tail)
+            await self._abort_strays(record.key)
+        if record.state == "gone":
+            # Pieces may lie here that no record ever pointed at: of a writer who died, or heard nothing of his swap.
+            async for entry in self._objects.entries(f"{_TAILS}{upload}."):
+                if isinstance(entry, ObjectInfo):
+                    await self._drop_piece(entry.key)
+            if record.assembling:
+                await self._objects.delete(record.key)
+        else:
+            await self.drop_pieces(record.tail)
+
+    async def leftovers(self) -> AsyncIterator[tuple[str, ObjectInfo]]:
+        """Every piece, with the upload that it belonged to."""
+        async for entry in self._objects.entries(_TAILS):
+            if isinstance(entry, ObjectInfo):
+                yield entry.key.removeprefix(_TAILS).partition(".")[0], entry
 
     async def abort(self, key: str, multipart: str) -> None:
         """Drops a multipart upload and its parts. Idempotent."""
@@ -127,13 +160,33 @@ class Multipart:
             if exc.code != "NoSuchUpload":
                 raise
 
-    async def abort_strays(self, key: str) -> None:
+    async def _abort_strays(self, key: str) -> None:
         """Drops every multipart upload to ``key``."""
         remote = self._objects.remote(key)
         answer: dict[str, Any] = await self._calls.repeat("list_multipart_uploads", Prefix=remote)
         for one in answer.get("Uploads", ()):
             if one["Key"] == remote:
                 await self.abort(key, one["UploadId"])
+
+
+class _Recent:
+    """Pieces that were written by us a moment ago and will soon be read: never changed, so never wrong."""
+
+    def __init__(self) -> None:
+        self._pieces: OrderedDict[str, bytes] = OrderedDict()
+        self._size = 0
+
+    def keep(self, key: str, data: bytes) -> None:
+        self._pieces[key] = data
+        self._size += len(data)
+        while self._size > _MOST_RECENT:
+            self._size -= len(self._pieces.popitem(last=False)[1])
+
+    def get(self, key: str) -> bytes | None:
+        return self._pieces.get(key)
+
+    def drop(self, key: str) -> None:
+        self._size -= len(self._pieces.pop(key, b""))
 
 
 def _gone(refused: Refused) -> Exception:

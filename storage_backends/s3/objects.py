@@ -1,7 +1,8 @@
 """Objects under keys of ours, in a prefix of a bucket: facts, values, swaps, deletes and lists.
 
 Law of swaps: a conditional put whose answer was lost is looked at, not repeated blindly. Every value carries a nonce of
-its writer, and the nonce that is found there tells who won.
+its writer, and the nonce that is found there tells who won. Where neither it nor what was expected is found, nobody can
+tell, and that is what is said.
 """
 
 from __future__ import annotations
@@ -13,13 +14,15 @@ from typing import Any, Final
 
 from moorage.storage_backends.base import ABSENT, ANY, CommonPrefix, Expect, ObjectInfo
 from moorage.storage_backends.errors import Conflict, KeyInvalid, KeyNotFound
-from moorage.storage_backends.s3.calls import Calls, Refused, Uncertain
+from moorage.storage_backends.s3.calls import Calls, Doubtful, Refused, Uncertain, Unsent
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.reading import S3Reading, describe, open_reading
 
-__all__ = ["Objects"]
+__all__ = ["NONCE", "Objects", "date_of", "missing"]
 
-_NONCE: Final = "moorage-nonce"
+NONCE: Final = "moorage-nonce"
+"""Metadata of everything we put: who wrote it."""
+
 _NESTED: Final = frozenset({"ExistingObjectIsDirectory", "ObjectParentIsFile", "XMinioParentIsObject"})
 """What servers over a file system say when a key is a directory of another."""
 
@@ -27,8 +30,8 @@ _LAST: Final = "~"
 """Sorts behind every character that a key may have."""
 
 _MAX_KEY: Final = 1024
-_PART_OF_COPY: Final = 1024**3
-_MAX_COPY: Final = 5 * 1024**3
+_LARGE: Final = 1024 * 1024
+"""Bytes of a value that may take long on a slow line."""
 
 
 class Objects:
@@ -59,7 +62,7 @@ class Objects:
         try:
             return describe(key, await self._calls.repeat("head_object", Key=self.remote(key)))
         except Refused as exc:
-            raise _missing(key, exc) from exc
+            raise missing(key, exc) from exc
 
     async def read(self, key: str, *, start: int = 0, stop: int | None = None) -> S3Reading:
         """Opens a range of an object; close it.
@@ -75,32 +78,46 @@ class Objects:
                 self._calls, key, self.remote(key), start=start, stop=stop, checked=self.has_hash_etags
             )
         except Refused as exc:
-            raise _missing(key, exc) from exc
+            raise missing(key, exc) from exc
 
     async def put(self, key: str, data: bytes | bytearray, *, expect: Expect = ANY) -> ObjectInfo:
         """Stores a value; ``modified`` is when the server answered.
 
         Raises:
             Conflict: ``expect`` does not hold.
+            Doubtful: it does not now, but may have before.
         """
-        nonce, was_sent = secrets.token_hex(16), False
-        arguments = {"Body": data, "Metadata": {_NONCE: nonce}, **self._encryption, **_condition(expect)}
+        nonce, was_sent, is_long = secrets.token_hex(16), False, len(data) >= _LARGE
+        arguments = {"Body": data, "Metadata": {NONCE: nonce}, **self._encryption, **_condition(expect)}
 
         async def attempt() -> ObjectInfo:
             nonlocal was_sent
             if was_sent and (ours := await self._ours(key, nonce)) is not None:
                 return ours
             try:
-                answer = await self._calls.once("put_object", Key=self.remote(key), **arguments)
-            except Uncertain:
-                was_sent = True
+                answer = await self._calls.once("put_object", is_long=is_long, Key=self.remote(key), **arguments)
+            except Uncertain as exc:
+                was_sent = was_sent or not isinstance(exc, Unsent)
                 raise
             except Refused as exc:
-                raise _lost(key, expect, exc) from exc
-            return ObjectInfo(key, len(data), str(answer["ETag"]), _date_of(answer))
+                lost = _lost(key, expect, exc)
+                if was_sent and isinstance(lost, Conflict):
+                    return await self._found_or_doubtful(key, nonce)
+                raise lost from exc
+            return ObjectInfo(key, len(data), str(answer["ETag"]), date_of(answer))
 
-        stored: ObjectInfo = await self._calls.persist(attempt)
-        return stored
+        return await (self._calls.endure(attempt) if is_long else self._calls.persist(attempt))
+
+    async def _found_or_doubtful(self, key: str, nonce: str) -> ObjectInfo:
+        """The object, if it is the one that we sent before.
+
+        Raises:
+            Doubtful: it is not. Ours may have been there and been replaced, so this is no lost race: who took
+                it for one and tried again would write twice.
+        """
+        if (ours := await self._ours(key, nonce)) is not None:
+            return ours
+        raise Doubtful(f"{key} may have been written, and replaced since: the answer of S3 was lost")
 
     async def _ours(self, key: str, nonce: str) -> ObjectInfo | None:
         """The object, if it is the one that we sent and were not answered about."""
@@ -108,7 +125,7 @@ class Objects:
             answer = await self._calls.once("head_object", Key=self.remote(key))
         except Refused:
             return None
-        return describe(key, answer) if answer.get("Metadata", {}).get(_NONCE) == nonce else None
+        return describe(key, answer) if answer.get("Metadata", {}).get(NONCE) == nonce else None
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> None:
         """Removes an object.
@@ -124,40 +141,6 @@ class Objects:
                 raise Conflict(f"{key} is not of the version expected") from exc
             if exc.status != 404:
                 raise
-
-    async def copy(self, src: str, dst: str) -> ObjectInfo:
-        """Copies within the bucket; objects beyond 5 GiB in parts.
-
-        Raises:
-            KeyNotFound: no such ``src``.
-        """
-        info = await self.stat(src)
-        source = {"Bucket": self._calls.bucket, "Key": self.remote(src)}
-        if info.size > _MAX_COPY:
-            await self._copy_parts(source, dst, info.size)
-        else:
-            # An object is only copied onto itself if something about it changes.
-            changes = {"MetadataDirective": "REPLACE", "Metadata": {_NONCE: secrets.token_hex(16)}}
-            try:
-                await self._calls.repeat(
-                    "copy_object", CopySource=source, Key=self.remote(dst), **changes, **self._encryption
-                )
-            except Refused as exc:
-                raise _missing(src, exc) from exc
-        return await self.stat(dst)
-
-    async def _copy_parts(self, source: dict[str, str], dst: str, size: int) -> None:
-        remote = self.remote(dst)
-        upload = (await self._calls.repeat("create_multipart_upload", Key=remote, **self._encryption))["UploadId"]
-        parts = []
-        for number, start in enumerate(range(0, size, _PART_OF_COPY), 1):
-            span = f"bytes={start}-{min(start + _PART_OF_COPY, size) - 1}"
-            place = {"Key": remote, "UploadId": upload, "PartNumber": number}
-            answer = await self._calls.repeat("upload_part_copy", CopySource=source, CopySourceRange=span, **place)
-            parts.append({"PartNumber": number, "ETag": answer["CopyPartResult"]["ETag"]})
-        await self._calls.repeat(
-            "complete_multipart_upload", Key=remote, UploadId=upload, MultipartUpload={"Parts": parts}
-        )
 
     async def entries(
         self, prefix: str, *, after: str = "", delimiter: str | None = None
@@ -209,11 +192,13 @@ def _lost(key: str, expect: Expect, refused: Refused) -> Exception:
     return refused
 
 
-def _date_of(answer: dict[str, Any]) -> float:
+def date_of(answer: dict[str, Any]) -> float:
+    """When the server answered, as Unix time."""
     return parsedate_to_datetime(answer["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
 
 
-def _missing(key: str, refused: Refused) -> Exception:
+def missing(key: str, refused: Refused) -> Exception:
+    """What a refused read means."""
     return KeyNotFound(key) if refused.status == 404 and refused.code != "NoSuchBucket" else refused
 
 

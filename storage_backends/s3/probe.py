@@ -11,19 +11,21 @@ import hashlib
 import secrets
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from typing import Final
 
 from moorage.storage_backends.base import ABSENT, ANY, Expect
-from moorage.storage_backends.errors import Conflict, StorageError
-from moorage.storage_backends.s3.calls import Calls, Refused
+from moorage.storage_backends.errors import Conflict, StorageError, StorageUnavailable
+from moorage.storage_backends.s3.calls import Calls, Doubtful, Refused
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.multipart import Multipart
 from moorage.storage_backends.s3.objects import Objects
 
 __all__ = ["Findings", "probe"]
 
+_ATTEMPTS: Final = 8
 _RACERS: Final = 8
 _MAX_SKEW: Final = 300.0
 """Seconds. Ages of links and uploads are compared with this machine's clock; AWS refuses signatures at 900."""
@@ -31,7 +33,10 @@ _MAX_SKEW: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What was seen. ``skew``: seconds that the server's clock is ahead of ours."""
+    """What was seen.
+
+    ``encryption``: None where none was asked for; ``skew``: seconds that the server's clock is ahead of ours.
+    """
 
     create_only: bool
     swap: bool
@@ -39,6 +44,7 @@ class Findings:
     multipart: bool
     conditional_delete: bool
     hash_etags: bool
+    encryption: bool | None
     skew: float
 
     def require(self, location: Location) -> None:
@@ -58,30 +64,44 @@ class Findings:
         yield self.listing, "list that shows at once what was written and deleted", True
         yield self.multipart, "multipart upload that can be listed by its key and aborted", True
         yield abs(self.skew) <= _MAX_SKEW, f"clock within {_MAX_SKEW:.0f} s of ours (it is {self.skew:+.0f} s)", True
+        if self.encryption is not None:
+            yield self.encryption, "encryption at rest as asked for (sse, kms_key)", True
         yield self.conditional_delete, "conditional delete (If-Match)", False
         yield self.hash_etags, "ETag that is the hash of a small object, which shows torn reads", False
 
 
-async def probe(calls: Calls, objects: Objects, multipart: Multipart) -> Findings:
+async def probe(calls: Calls, objects: Objects, multipart: Multipart, location: Location) -> Findings:
     """Tries the server with a few objects below ``probe/``, which are gone afterwards.
 
     Raises:
         StorageError: there is no such bucket, or the server does not answer, or does not let us in.
     """
-    place = f"probe/{secrets.token_hex(8)}"
     try:
         head = await calls.repeat("head_bucket")
     except Refused as exc:
         raise StorageError(f"there is no bucket {calls.bucket!r} ({exc.status} {exc.code})") from exc
     date = parsedate_to_datetime(head["ResponseMetadata"]["HTTPHeaders"]["date"]).timestamp()
+    for _ in range(_ATTEMPTS):
+        # On a bad line a race may end without anybody knowing who won: that tells nothing, so there is another.
+        with suppress(Doubtful):
+            return await _try(calls, objects, multipart, location, date - time.time())
+    raise StorageUnavailable("so many answers of S3 are lost that nothing can be found out about it")
+
+
+async def _try(calls: Calls, objects: Objects, multipart: Multipart, location: Location, skew: float) -> Findings:
+    place = f"probe/{secrets.token_hex(8)}"
     key = f"{place}/value"
-    create_only, listing = await _races(objects, key), await _lists(objects, place, key)
-    swap, etags = await _swaps(objects, key), await _hashes(objects, key)
-    conditional = await _deletes(objects, key)
-    await objects.delete(key)
+    try:
+        create_only, listing = await _races(objects, key), await _lists(objects, place, key)
+        swap, etags = await _swaps(objects, key), await _hashes(objects, key)
+        conditional = await _deletes(objects, key)
+        encryption = await _encrypts(calls, objects, key, location)
+    finally:
+        with suppress(StorageUnavailable):  # whoever sees it fail knows why already
+            await objects.delete(key)
     listing = listing and not [entry async for entry in objects.entries(f"{place}/")]
     uploads = await _aborts(multipart, calls, objects, f"{place}/upload")
-    return Findings(create_only, swap, listing, uploads, conditional, etags, date - time.time())
+    return Findings(create_only, swap, listing, uploads, conditional, etags, encryption, skew)
 
 
 async def _races(objects: Objects, key: str) -> bool:
@@ -112,6 +132,15 @@ async def _hashes(objects: Objects, key: str) -> bool:
     return info.version.strip('"') == hashlib.md5(b"hashed", usedforsecurity=False).hexdigest()
 
 
+async def _encrypts(calls: Calls, objects: Objects, key: str, location: Location) -> bool | None:
+    """Whether what was asked for was done: some servers take the headers and ignore them."""
+    if location.sse is None:
+        return None
+    info = await calls.repeat("head_object", Key=objects.remote(key))
+    has_key = location.kms_key is None or str(info.get("SSEKMSKeyId", "")).endswith(location.kms_key)
+    return info.get("ServerSideEncryption") == location.sse and has_key
+
+
 async def _deletes(objects: Objects, key: str) -> bool:
     old = (await objects.stat(key)).version
     await objects.put(key, b"newer")
@@ -124,7 +153,7 @@ async def _deletes(objects: Objects, key: str) -> bool:
 
 
 async def _aborts(multipart: Multipart, calls: Calls, objects: Objects, key: str) -> bool:
-    upload = await multipart.create(key)
+    upload, _ = await multipart.create(key)
     listed = await calls.repeat("list_multipart_uploads", Prefix=objects.remote(key))
     seen = any(one["UploadId"] == upload for one in listed.get("Uploads", ()))
     await multipart.abort(key, upload)

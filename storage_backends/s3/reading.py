@@ -18,7 +18,6 @@ from moorage.storage_backends.s3.calls import Calls, Refused, Uncertain
 __all__ = ["S3Reading", "describe", "open_reading"]
 
 _CHUNK: Final = 1024 * 1024
-_RESUMPTIONS: Final = 3
 
 
 class S3Reading:
@@ -45,6 +44,7 @@ class S3Reading:
         """Drops the connection."""
         if self._body is not None:
             self._body.close()
+            self._body = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         if self._first:
@@ -56,23 +56,31 @@ class S3Reading:
             yield chunk
 
     async def _next(self) -> bytes:
-        """The next bytes, after a broken connection from a new one."""
-        for resumption in range(_RESUMPTIONS + 1):
-            try:
-                chunk: bytes = await self._calls.run("read", lambda: self._body.read(_CHUNK))
-                if chunk:
-                    return chunk
-            except Uncertain:
-                if resumption == _RESUMPTIONS:
-                    raise
+        """The next bytes, after a broken connection from a new one.
+
+        Raises:
+            StorageUnavailable: there are none within the time that a call may take.
+        """
+        return await self._calls.persist(self._try_next)
+
+    async def _try_next(self) -> bytes:
+        if self._body is None:
             await self._reopen()
-        raise StorageUnavailable(f"S3 ends {self.info.key} before its last byte")
+        body = self._body
+        try:
+            chunk: bytes = await self._calls.run("read", lambda: body.read(_CHUNK))
+        except Uncertain:
+            self.close()
+            raise
+        if not chunk:
+            self.close()
+            raise Uncertain(f"S3 ends {self.info.key} before its last byte")
+        return chunk
 
     async def _reopen(self) -> None:
-        self.close()
         span = f"bytes={self._at}-{self._stop - 1}"
         try:
-            answer = await self._calls.repeat("get_object", Key=self._remote, Range=span, IfMatch=self.info.version)
+            answer = await self._calls.once("get_object", Key=self._remote, Range=span, IfMatch=self.info.version)
         except Refused as exc:
             raise StorageUnavailable(f"{self.info.key} was replaced while it was read") from exc
         self._body = answer["Body"]
@@ -90,28 +98,40 @@ async def open_reading(
         Refused: there is no such object.
         StorageUnavailable: the server does not answer, or tears the object every time.
     """
-    for _ in range(_RESUMPTIONS):
-        try:
-            answer, first = await calls.persist(lambda: _fetch(calls, remote, start, stop))
-        except Refused as exc:
-            if exc.status != 416:
-                raise
-            info = describe(key, await calls.repeat("head_object", Key=remote))
-            return S3Reading(calls, remote, info, start=0, stop=0)
-        info = describe(key, answer)
-        reading = S3Reading(calls, remote, info, start=start, stop=min(info.size, info.size if stop is None else stop))
-        reading.begin(first, answer["Body"])
-        if not checked or len(first) != info.size or _has_its_etag(first, answer):
-            return reading
-        reading.close()
-    raise StorageUnavailable(f"S3 gives {key} torn: its bytes are not those of its ETag")
+    try:
+        answer, first = await calls.persist(lambda: _fetch(calls, remote, start, stop, checked))
+    except Refused as exc:
+        if exc.status != 416:
+            raise
+        info = describe(key, await calls.repeat("head_object", Key=remote))
+        return S3Reading(calls, remote, info, start=0, stop=0)
+    info = describe(key, answer)
+    reading = S3Reading(calls, remote, info, start=start, stop=min(info.size, info.size if stop is None else stop))
+    reading.begin(first, answer["Body"])
+    return reading
 
 
-async def _fetch(calls: Calls, remote: str, start: int, stop: int | None) -> tuple[dict[str, Any], bytes]:
-    """The answer and the first chunk, in one trip to a thread."""
-    span = {} if start == 0 and stop is None else {"Range": f"bytes={start}-{'' if stop is None else stop - 1}"}
+async def _fetch(
+    calls: Calls, remote: str, start: int, stop: int | None, checked: bool
+) -> tuple[dict[str, Any], bytes]:
+    """The answer and the first chunk.
+
+    Raises:
+        Uncertain: what came is torn, or broke off.
+    """
+    span: dict[str, Any] = {}
+    if start or stop is not None:
+        span["Range"] = f"bytes={start}-{'' if stop is None else stop - 1}"
     answer = await calls.once("get_object", Key=remote, **span)
-    return answer, await calls.run("read", lambda: answer["Body"].read(_CHUNK))
+    try:
+        first: bytes = await calls.run("read", lambda: answer["Body"].read(_CHUNK))
+    except Uncertain:
+        answer["Body"].close()
+        raise
+    if checked and len(first) == describe(remote, answer).size and not _has_its_etag(first, answer):
+        answer["Body"].close()
+        raise Uncertain(f"S3 gives {remote} torn: its bytes are not those of its ETag")
+    return answer, first
 
 
 def describe(key: str, answer: dict[str, Any]) -> ObjectInfo:

@@ -38,20 +38,27 @@ class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The state of an upload.
 
+    ``state``: ``done`` and ``gone`` are the end: what is left of the upload is about to be removed, the record last.
     ``multipart``: S3's id of it, once there is one; ``opening``: somebody was about to make one, and may have left it
-    behind; ``next``: the first number that no part may have yet; ``nonce``: another with every change, so that no two
-    states are the same bytes.
+    behind; ``assembling``: the object may be there already, of a commit that broke off; ``next``: the first number that
+    no part may have yet; ``nonce``: another with every change, so that no two states are the same bytes.
     """
 
     key: str
     note: bytes
-    state: Literal["open", "sealed", "gone"] = "open"
+    state: Literal["open", "sealed", "done", "gone"] = "open"
     multipart: str | None = None
     opening: bool = False
+    assembling: bool = False
     next: int = 1
     parts: tuple[Part, ...] = ()
     tail: tuple[Piece, ...] = ()
     nonce: str = ""
+
+    @property
+    def is_over(self) -> bool:
+        """Whether nobody may go on with it."""
+        return self.state in ("done", "gone")
 
     @property
     def sent(self) -> int:

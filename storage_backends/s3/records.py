@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
+from typing import Final
+
 from moorage.storage_backends.base import ABSENT, UploadInfo
-from moorage.storage_backends.errors import Conflict, KeyNotFound, OffsetMismatch, StorageError, UploadNotFound
+from moorage.storage_backends.errors import KeyNotFound, OffsetMismatch, StorageError, UploadNotFound
 from moorage.storage_backends.s3.objects import Objects
 from moorage.storage_backends.s3.record import Held, Record
 from moorage.storage_backends.upload_record import record_key
@@ -11,11 +14,16 @@ from moorage.storage_backends.upload_record import record_key
 __all__ = ["Records", "describe_upload"]
 
 
+_LATEST: Final = 256
+"""Records kept between the look at an upload and what is then done with it."""
+
+
 class Records:
     """The records below ``uploads/``."""
 
     def __init__(self, objects: Objects) -> None:
         self._objects = objects
+        self._latest: OrderedDict[str, Held] = OrderedDict()
 
     async def create(self, upload: str, record: Record) -> None:
         """Stores the first record of an upload."""
@@ -23,6 +31,30 @@ class Records:
 
     async def read(self, upload: str) -> Held:
         """The record of an upload that is not over.
+
+        Raises:
+            UploadNotFound: there is none.
+        """
+        held = await self.read_any(upload)
+        if held.record.is_over:
+            raise UploadNotFound(upload)
+        self._latest[upload] = held
+        if len(self._latest) > _LATEST:
+            self._latest.popitem(last=False)
+        return held
+
+    async def latest(self, upload: str) -> Held:
+        """The record as it was read a moment ago by ``read``, which a swap will try; read now if it was not.
+
+        Raises:
+            UploadNotFound: there is none.
+        """
+        held = self._latest.get(upload) or await self.read(upload)
+        self._latest.pop(upload, None)
+        return held
+
+    async def read_any(self, upload: str) -> Held:
+        """The record of an upload, be it over.
 
         Raises:
             UploadNotFound: there is none.
@@ -35,16 +67,17 @@ class Records:
             record = Record.decode(upload, b"".join([chunk async for chunk in reading]))
         finally:
             reading.close()
-        if record.state == "gone":
-            raise UploadNotFound(upload)
         return Held(record, reading.info.version, reading.info.modified)
 
     async def swap(self, upload: str, held: Held, record: Record) -> Held:
         """Puts ``record`` in the place of what is held.
 
+        Whoever is refused has to read again: what he held may have been old.
+
         Raises:
             Conflict: it is no longer there.
         """
+        self._latest.pop(upload, None)
         info = await self._objects.put(record_key(upload), record.encode(), expect=held.version)
         return Held(record, info.version, info.modified)
 
@@ -55,18 +88,6 @@ class Records:
         except UploadNotFound as exc:
             return exc
         return OffsetMismatch(held.record.offset) if held.record.state == "open" else UploadNotFound(upload)
-
-    async def close(self, upload: str, held: Held) -> None:
-        """Ends the upload and removes its record.
-
-        Raises:
-            UploadNotFound: somebody else ended it.
-        """
-        try:
-            await self.swap(upload, held, Record(held.record.key, b"", state="gone"))
-        except Conflict:
-            raise UploadNotFound(upload) from None
-        await self.forget(upload)
 
     async def forget(self, upload: str) -> None:
         """Removes the record."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing, asynccontextmanager, nullcontext, suppress
 from typing import Final, Self
@@ -21,11 +22,12 @@ from moorage.storage_backends.base import (
 from moorage.storage_backends.errors import Conflict, KeyInvalid, OffsetMismatch, StorageError, UploadNotFound
 from moorage.storage_backends.expectation import check_writable_key
 from moorage.storage_backends.s3.calls import Calls
+from moorage.storage_backends.s3.copies import Copies
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.multipart import Multipart
 from moorage.storage_backends.s3.objects import Objects
 from moorage.storage_backends.s3.probe import Findings, probe
-from moorage.storage_backends.s3.record import PART, Held, Record
+from moorage.storage_backends.s3.record import PART, Held, Piece, Record
 from moorage.storage_backends.s3.records import Records, describe_upload
 from moorage.storage_backends.s3.writer import Budget, Writer
 from msgspec.structs import replace
@@ -41,6 +43,8 @@ _OVERRIDES: Final = {
     "cache-control": "ResponseCacheControl",
 }
 _ABORT_ATTEMPTS: Final = 10
+_ORPHANED: Final = 24 * 3600.0
+"""Seconds after which a piece that no upload needs is nobody's."""
 
 
 class S3Store:
@@ -52,6 +56,7 @@ class S3Store:
         self._objects = Objects(self._calls, location)
         self._records = Records(self._objects)
         self._multipart = Multipart(self._calls, self._objects, location)
+        self._copies = Copies(self._calls, self._objects, self._multipart, location)
         self._budget = Budget(_MEMORY)
         self.capabilities = Capabilities(False, PART, versions_are_hashes=True, presigns=True)
 
@@ -67,6 +72,7 @@ class S3Store:
         try:
             found = await store.probe()
             found.require(location)
+            await store._sweep()
         except BaseException:
             await store.close()
             raise
@@ -83,7 +89,7 @@ class S3Store:
         Raises:
             StorageError: there is no such bucket, or the server does not answer, or does not let us in.
         """
-        return await probe(self._calls, self._objects, self._multipart)
+        return await probe(self._calls, self._objects, self._multipart, self._location)
 
     async def stat(self, key: str) -> ObjectInfo:
         """See ``ObjectStore.stat``."""
@@ -104,7 +110,7 @@ class S3Store:
 
     async def copy(self, src: str, dst: str) -> ObjectInfo:
         """See ``ObjectStore.copy``."""
-        return await self._objects.copy(check_key(src), check_writable_key(dst))
+        return await self._copies.copy(check_key(src), check_writable_key(dst))
 
     async def delete(self, key: str, *, expect: Expect = ANY) -> None:
         """See ``ObjectStore.delete``."""
@@ -135,11 +141,9 @@ class S3Store:
         self, upload: str, offset: int, data: AsyncIterable[bytes], note: Callable[[int], bytes]
     ) -> UploadInfo:
         """See ``ObjectStore.append_upload``."""
-        held = await self._records.read(upload)
+        held = await self._held_at(upload, offset)
         if held.record.state != "open":
             raise UploadNotFound(upload)
-        if held.record.offset != offset:
-            raise OffsetMismatch(held.record.offset)
         writer = Writer(upload, held, records=self._records, multipart=self._multipart, budget=self._budget)
         try:
             try:
@@ -159,20 +163,28 @@ class S3Store:
 
     async def commit_upload(self, upload: str, offset: int) -> ObjectInfo:
         """See ``ObjectStore.commit_upload``. Whoever finds a commit that broke off takes it over."""
-        held = await self._records.read(upload)
-        if held.record.offset != offset:
-            raise OffsetMismatch(held.record.offset)
+        held = await self._held_at(upload, offset)
         number = held.record.next
+        sealed = replace(held.record, state="sealed", assembling=True, next=number + 1)
         try:
-            held = await self._records.swap(upload, held, replace(held.record, state="sealed", next=number + 1))
+            held = await self._records.swap(upload, held, sealed)
         except Conflict:
             raise await self._records.lost(upload) from None
         info = await self._assemble(held.record, number)
-        await self._records.close(upload, held)
-        await self._multipart.drop_pieces(held.record.tail)
-        if held.record.opening:
-            await self._multipart.abort_strays(held.record.key)
+        try:
+            held = await self._records.swap(upload, held, replace(held.record, state="done"))
+        except Conflict:
+            raise UploadNotFound(upload) from None  # somebody else ended it
+        await self._clear(upload, held.record)
         return info
+
+    async def _held_at(self, upload: str, offset: int) -> Held:
+        held = await self._records.latest(upload)
+        if held.record.offset != offset:  # what was read a moment ago may be old
+            held = await self._records.read(upload)
+        if held.record.offset != offset:
+            raise OffsetMismatch(held.record.offset)
+        return held
 
     async def _assemble(self, record: Record, number: int) -> ObjectInfo:
         """Makes the object of what the record points at; twice is as good as once."""
@@ -186,21 +198,32 @@ class S3Store:
         return await self._multipart.complete(record.key, record.multipart, parts, record.offset)
 
     async def abort_upload(self, upload: str) -> None:
-        """See ``ObjectStore.abort_upload``."""
+        """See ``ObjectStore.abort_upload``. What was left by somebody who died while he ended it goes too."""
         for _ in range(_ABORT_ATTEMPTS):
             try:
-                held = await self._records.read(upload)
+                held = await self._records.read_any(upload)
             except UploadNotFound:
                 return
             with suppress(Conflict):
-                await self._abort(upload, held)
+                # The end comes first, so that nobody counts on what is then removed.
+                if not held.record.is_over:
+                    held = await self._records.swap(upload, held, replace(held.record, state="gone"))
+                await self._clear(upload, held.record)
                 return
 
-    async def _abort(self, upload: str, held: Held) -> None:
-        """Ends the upload first, so that nobody counts on what is then removed."""
-        await self._records.swap(upload, held, Record(held.record.key, b"", state="gone"))
-        await self._multipart.drop(held.record)
+    async def _clear(self, upload: str, record: Record) -> None:
+        """Removes what an upload that is over left; its record goes last, so that whoever dies here is followed."""
+        await self._multipart.clear(upload, record)
         await self._records.forget(upload)
+
+    async def _sweep(self) -> None:
+        """Removes old pieces of uploads that are no more: of a writer who outlived his upload."""
+        async for upload, piece in self._multipart.leftovers():
+            if piece.modified < time.time() - _ORPHANED:
+                try:
+                    await self._records.read_any(upload)
+                except UploadNotFound:
+                    await self._multipart.drop_pieces([Piece(piece.key, piece.size)])
 
     async def presign(self, key: str, ttl: int, *, headers: Mapping[str, str]) -> str | None:
         """See ``ObjectStore.presign``."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Final
 
 from moorage.storage_backends.base import UploadInfo
-from moorage.storage_backends.errors import Conflict, StorageError
+from moorage.storage_backends.errors import Conflict, OffsetMismatch, StorageError, UploadNotFound
 from moorage.storage_backends.s3.multipart import Multipart
 from moorage.storage_backends.s3.record import PART, Held, Part, Piece
 from moorage.storage_backends.s3.records import Records, describe_upload
@@ -61,6 +61,7 @@ class Writer:
         self._tail = held.record.tail
         self._parts = list(held.record.parts)
         self._id = held.record.multipart
+        self._may_leave = False
         self._numbers = range(0)
         self._sending: asyncio.Task[Part] | None = None
 
@@ -116,14 +117,13 @@ class Writer:
     async def _next_number(self) -> int:
         """A part number that nobody else was ever given, in a multipart upload that exists."""
         if not self._numbers:
-            first = self._held.record.next
-            is_new = self._id is None
+            first, is_new = self._held.record.next, self._id is None
+            self._may_leave |= is_new and self._held.record.opening
             await self._swap(next=first + _EXTENT, opening=is_new or self._held.record.opening)
             self._numbers = range(first, first + _EXTENT)
             if is_new:
-                if self._held.record.opening:
-                    await self._multipart.abort_strays(self._held.record.key)
-                self._id = await self._multipart.create(self._held.record.key)
+                self._id, is_only = await self._multipart.create(self._held.record.key)
+                self._may_leave |= not is_only
         number, self._numbers = self._numbers[0], self._numbers[1:]
         return number
 
@@ -144,10 +144,11 @@ class Writer:
         tail = await self._write_tail()
         size = sum(part.size for part in self._parts) + sum(piece.size for piece in tail)
         unused = {"next": self._numbers[0]} if self._numbers else {}
-        made = {"multipart": self._id, "opening": False} if self._id else {}
+        is_ours = self._id is not None and self._held.record.multipart is None
+        made = {"multipart": self._id, "opening": self._may_leave} if is_ours else {}
         try:
             await self._swap(parts=tuple(self._parts), tail=tail, note=note(size), **unused, **made)
-        except StorageError:
+        except (OffsetMismatch, UploadNotFound):  # anything else may mean that it counts
             await self._undo(tail)
             raise
         await self._multipart.drop_pieces([piece for piece in before if piece not in tail])

@@ -39,7 +39,11 @@ def test_an_upload_moves_between_replicas(server: S3Server) -> None:
     content = os.urandom(30 * _MIB)
     digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
     bucket = server.bucket()
-    with serving(server, bucket) as one, serving(server, bucket) as other, httpx.Client() as client:
+    with (
+        serving(server, bucket) as one,
+        serving(server, bucket) as other,
+        httpx.Client(follow_redirects=True) as client,
+    ):
         place = client.post(f"{one.url}/v2/a/b/blobs/uploads/").headers["Location"]
         cuts = [0, 5, 1000, 13 * _MIB, 13 * _MIB + 1, 26 * _MIB, len(content)]
         for turn, (start, stop) in enumerate(pairwise(cuts)):

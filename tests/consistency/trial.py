@@ -1,0 +1,61 @@
+"""A whole trial: replicas over one bucket, eight clients on tags, one on uploads, and somebody who kills replicas."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.consistency.load import TagLoad
+from tests.consistency.replicas import Replicas
+from tests.consistency.uploads import UploadLoad
+
+__all__ = ["Report", "trial"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """What came of it. ``events``: operations on tags that were judged; ``complaints``: none, if all is well."""
+
+    complaints: list[str]
+    events: int
+    kills: int
+    uploads: int
+    moves: int
+    outcomes: dict[str, int]
+
+    def __str__(self) -> str:
+        counts = (
+            f"{self.events} events, {self.kills} kills, {self.uploads} uploads ({self.moves} moves between replicas)"
+        )
+        ends = "\n".join(f"  {outcome:<30}{count:>8}" for outcome, count in sorted(self.outcomes.items()))
+        return f"{counts}, {len(self.complaints)} violations\n{ends}"
+
+
+def trial(
+    root: str, *, replicas: int, environment: dict[str, str], operations: int, seed: int, kills: bool = True
+) -> Report:
+    """Runs it over the bucket ``root``; ``environment`` holds the credentials."""
+    with Replicas(root, replicas, environment=environment) as group:
+        tags, uploads = TagLoad(group.urls, operations, seed), UploadLoad(group.urls, seed)
+        stop = threading.Event()
+        with _threads(stop, lambda: uploads.run(stop), *([lambda: group.harass(stop, seed=seed)] if kills else [])):
+            tags.run()
+    if group.failure is not None:
+        raise group.failure
+    complaints = [*tags.judge(), *uploads.complaints]
+    return Report(complaints, tags.events, group.kills, uploads.finished, uploads.moves, dict(tags.outcomes))
+
+
+@contextmanager
+def _threads(stop: threading.Event, *works: object) -> Iterator[None]:
+    threads = [threading.Thread(target=work) for work in works]  # type: ignore[arg-type]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
