@@ -26,11 +26,12 @@ def find(name: str, *preferred: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """A program with the arguments that every call of it needs, and its environment."""
+    """A program with the arguments that every call of it needs, and its environment. ``patience``: seconds."""
 
     command: tuple[str, ...]
     home: Path
     environment: Mapping[str, str] = field(default_factory=dict)
+    patience: float = 100
 
     def __call__(self, *arguments: str | Path, stdin: bytes | None = None, cwd: Path | None = None) -> str:
         """Runs it and returns what it printed, standard error last. It must succeed."""
@@ -52,26 +53,33 @@ class Program:
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home), "LC_ALL": "C.UTF-8", **self.environment}
         return subprocess.run(
             [*self.command, *map(str, arguments)],
-            env=environment, input=stdin, cwd=cwd or self.home, capture_output=True, timeout=100,
+            env=environment, input=stdin, cwd=cwd or self.home, capture_output=True, timeout=self.patience,
         )  # fmt: skip
 
 
 @contextmanager
-def daemon(command: list[str | Path], log: Path, ready: Callable[[], bool]) -> Iterator[None]:
+def daemon(
+    command: list[str | Path], log: Path, ready: Callable[[], bool], *, environment: Mapping[str, str] | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
     """Runs a foreign server until the block ends; ``ready`` says when it may begin.
+
+    Args:
+        environment: all of its variables; None: ours.
 
     Raises:
         AssertionError: it was not ready within 30 s; the message is its log.
     """
     with log.open("wb") as sink:
-        process = subprocess.Popen([*map(str, command)], stdout=sink, stderr=sink, stdin=subprocess.DEVNULL)
+        process = subprocess.Popen(
+            [*map(str, command)], stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env=environment
+        )
     try:
         deadline = time.monotonic() + 30
         while not ready():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
             time.sleep(0.1)
-        yield
+        yield process
     finally:
         process.terminate()
         try:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit
 
-from tests.bench.engine import Address, Flow, Request, UnexpectedAnswer
+from tests.bench.engine import Address, Flow, Request, Response, UnexpectedAnswer
 from tests.bench.flows import request_head
 
 __all__ = ["Client"]
@@ -65,7 +65,7 @@ class Client:
         answer: Answer | None = None
         while True:
             try:
-                request = next(flow) if answer is None else flow.send(answer)
+                request = next(flow) if answer is None else flow.send(Response(answer.status, answer.location))
             except StopIteration:
                 return
             answer = self._ask(self.address, request)
