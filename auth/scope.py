@@ -61,14 +61,7 @@ class Scope:
         Raises:
             ValueError: a part of it breaks the grammar.
         """
-        scope = cls()
-        for entry in raw.split():
-            match = _ENTRY.fullmatch(entry)
-            if match is None:
-                raise ValueError(f"not a scope: {entry[:256]!r}")
-            resource = Resource(match["type"], match["name"], match["class"] or "")
-            scope |= cls.of(resource, match["actions"].split(","))
-        return scope
+        return cls(frozenset(permission for entry in raw.split() for permission in _read(entry)))
 
     def __or__(self, other: Scope) -> Scope:
         return Scope(self.permissions | other.permissions)
@@ -87,3 +80,12 @@ class Scope:
 
     def __str__(self) -> str:
         return " ".join(self)
+
+
+def _read(entry: str) -> Iterator[tuple[Resource, str]]:
+    match = _ENTRY.fullmatch(entry)
+    if match is None:
+        raise ValueError(f"not a scope: {entry[:256]!r}")
+    resource = Resource(match["type"], match["name"], match["class"] or "")
+    for action in match["actions"].split(","):
+        yield resource, action

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -88,3 +90,18 @@ def test_covering_is_containing(a: Scope, b: Scope) -> None:
     assert a.covers(Scope())
     if a.covers(b) and b.covers(a):
         assert a == b
+
+
+def test_reading_takes_linear_time() -> None:
+    """Whoever asks for eight times as much keeps us busy eight times as long, and not sixty-four times."""
+
+    def seconds(count: int) -> float:
+        raw = " ".join(f"repository:r{number}:pull" for number in range(count))
+        times = []
+        for _ in range(3):
+            began = time.process_time()
+            assert len(Scope.parse(raw).permissions) == count
+            times.append(time.process_time() - began)
+        return min(times)
+
+    assert seconds(8000) < 24 * seconds(1000)
