@@ -41,6 +41,18 @@ _OPTIONS = (
     click.option("--drain-timeout", metavar="TIME", help="Then, let running requests end.  [default: 30s]"),
     click.option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate chain (PEM)."),
     click.option("--tls-key", metavar="FILE", help="The key of the certificate (PEM)."),
+    click.option("--htpasswd", metavar="FILE", help="Ask for a login: its accounts may do everything, others nothing."),
+    click.option("--auth", metavar="FILE", help="Ask for a login: a YAML file says who may do what."),
+    click.option(
+        "--signing-key",
+        metavar="FILE",
+        help="Keys that sign tokens, made if it is not there; the same for all replicas.  [default: ROOT.key]",
+    ),
+    click.option("--external-url", metavar="URL", help="Where clients reach this registry, behind a reverse proxy."),
+    click.option(
+        "--trusted-proxies", metavar="CIDR[,CIDR]", help="Reverse proxies whose X-Forwarded-For, -Proto, -Host hold."
+    ),
+    click.option("--audit-log", metavar="FILE", help="One JSON line per login and decision; - is stdout."),
     click.option(
         "--access-log/--no-access-log", default=None, help="One JSON line per request on stdout.  [default: on]"
     ),

@@ -7,15 +7,17 @@ names the nearest one that is known; a wrong value says which setting, from wher
 from __future__ import annotations
 
 import difflib
+import ipaddress
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
+from urllib.parse import urlsplit
 
 import msgspec
 import yaml
 
-__all__ = ["CLIENT_VARIABLES", "Address", "Loaded", "Settings", "SettingsError", "load_settings"]
+__all__ = ["CLIENT_VARIABLES", "Address", "Loaded", "Networks", "Settings", "SettingsError", "load_settings"]
 
 CLIENT_VARIABLES: Final = frozenset(
     {"MOORAGE_STORE", "MOORAGE_CONFIG_DIR", "MOORAGE_REGISTRY", "MOORAGE_USERNAME", "MOORAGE_PASSWORD"}
@@ -24,6 +26,7 @@ CLIENT_VARIABLES: Final = frozenset(
 
 _CONFIG_VARIABLE: Final = "MOORAGE_CONFIG"
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[A-Za-z0-9_.-]+)):(?P<port>[0-9]{1,5})")
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>ms|s|m|h|d|)")
 _UNITS = {"": 1.0, "ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 
@@ -43,6 +46,30 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Networks:
+    """Networks of IP addresses; what is no address lies in none."""
+
+    networks: tuple[Network, ...] = ()
+
+    def __contains__(self, address: str) -> bool:
+        try:
+            parsed = ipaddress.ip_address(address)
+        except ValueError:
+            return False
+        plain = getattr(parsed, "ipv4_mapped", None) or parsed
+        return any(plain in network for network in self.networks if network.version == plain.version)
+
+    def __bool__(self) -> bool:
+        return bool(self.networks)
+
+    def __str__(self) -> str:
+        return ",".join(map(str, self.networks)) or "none"
+
+
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that can be set. Durations are seconds."""
 
@@ -58,8 +85,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     drain_timeout: float = 30.0
     tls_cert: str | None = None
     tls_key: str | None = None
+    htpasswd: str | None = None
+    auth: str | None = None
+    signing_key: str | None = None
+    external_url: str | None = None
+    trusted_proxies: Networks = Networks()
+    audit_log: str | None = None
     access_log: bool = True
     log_level: str = "info"
+
+    @property
+    def has_login(self) -> bool:
+        """Whether callers are asked who they are."""
+        return self.htpasswd is not None or self.auth is not None
+
+    @property
+    def signing_key_file(self) -> str:
+        """Where the signing key is: beside a root directory, unless that is said (DESIGN 8)."""
+        return self.signing_key or f"{self.root.rstrip('/')}.key"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +134,19 @@ def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], *
     settings = Settings(**values)
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsError("tls_cert and tls_key go together: set both or none")
+    _check_login(settings)
     sources = {name: raw[name][1] if name in raw else "default" for name in Settings.__struct_fields__}
     return Loaded(settings, sources)
+
+
+def _check_login(settings: Settings) -> None:
+    if settings.htpasswd is not None and settings.auth is not None:
+        raise SettingsError("htpasswd and auth exclude each other: name the htpasswd file in the auth file")
+    if settings.has_login and settings.signing_key is None and re.match("[a-z0-9]+:", settings.root):
+        raise SettingsError("with a root that is no directory, set signing_key: one file for all replicas")
+    for name in ("signing_key", "audit_log"):
+        if getattr(settings, name) is not None and not settings.has_login:
+            raise SettingsError(f"{name} is of use only together with htpasswd or auth")
 
 
 class _Loader(yaml.SafeLoader):
@@ -188,6 +242,25 @@ def _address(value: object) -> Address:
     return Address(match["six"] or match["host"], int(match["port"]))
 
 
+def _url(value: object) -> str:
+    parsed = urlsplit(value) if isinstance(value, str) and value.isascii() and value.isprintable() else None
+    if parsed is None or parsed.scheme not in ("http", "https") or not _HOST.fullmatch(parsed.netloc):
+        raise ValueError("a URL such as https://registry.example.org")
+    if parsed.path.strip("/") or parsed.query or parsed.fragment:
+        raise ValueError("a URL without a path, since /v2/ is at the root of a host")
+    return f"{parsed.scheme}://{parsed.netloc.lower()}"
+
+
+def _networks(value: object) -> Networks:
+    parts = value.split(",") if isinstance(value, str) else value
+    if not isinstance(parts, list) or not parts or not all(isinstance(part, str) for part in parts):
+        raise ValueError("networks such as 10.0.0.0/8,192.0.2.7")
+    try:
+        return Networks(tuple(ipaddress.ip_network(part.strip()) for part in parts))
+    except ValueError as exc:
+        raise ValueError(f"networks such as 10.0.0.0/8,192.0.2.7 ({exc})") from None
+
+
 def _level(value: object) -> str:
     if isinstance(value, str) and value.lower() in ("debug", "info", "warning", "error"):
         return value.lower()
@@ -207,6 +280,12 @@ _READERS: Final[Mapping[str, Callable[[object], Any]]] = {
     "drain_timeout": _seconds,
     "tls_cert": _text,
     "tls_key": _text,
+    "htpasswd": _text,
+    "auth": _text,
+    "signing_key": _text,
+    "external_url": _url,
+    "trusted_proxies": _networks,
+    "audit_log": _text,
     "access_log": _switch,
     "log_level": _level,
 }

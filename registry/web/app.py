@@ -6,7 +6,7 @@ Law: nothing stands between the socket and ``/v2`` that costs time per request.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from moorage.registry.oci import NotFound, OciError, Registry, Unsupported
 from moorage.registry.web.dispatch import Dispatcher
@@ -18,25 +18,40 @@ from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+if TYPE_CHECKING:
+    from moorage.registry.web.gate import Gate
+
 __all__ = ["create_app"]
 
+_TOKENS: Final = (b"/token", b"/.well-known/jwks.json")
 _EXPOSITION: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 def create_app(
-    registry: Registry, *, ready: Callable[[], bool] = lambda: True, metrics: Callable[[], bytes] | None = None
+    registry: Registry,
+    *,
+    ready: Callable[[], bool] = lambda: True,
+    metrics: Callable[[], bytes] | None = None,
+    gate: Gate | None = None,
+    tokens: ASGIApp | None = None,
 ) -> ASGIApp:
     """The whole server over ``registry``.
 
     Args:
         ready: whether this server should get new clients, for ``/readyz``.
         metrics: the text of ``/metrics`` in Prometheus' exposition format; None: there is none.
+        gate: who may come in; None: everybody.
+        tokens: the token server, for the paths of ``_TOKENS``.
     """
-    api, rest = Dispatcher(registry), _operations(ready, metrics)
+    api, rest = Dispatcher(registry, gate=gate), _operations(ready, metrics)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        is_api = scope["type"] == "http" and scope["raw_path"].startswith(b"/v2")
-        await (api if is_api else rest)(scope, receive, send)
+        if scope["type"] == "http" and scope["raw_path"].startswith(b"/v2"):
+            await api(scope, receive, send)
+        elif tokens is not None and scope["type"] == "http" and scope["raw_path"] in _TOKENS:
+            await tokens(scope, receive, send)
+        else:
+            await rest(scope, receive, send)
 
     return app
 

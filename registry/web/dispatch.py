@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from functools import lru_cache
-from typing import Final, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
-from moorage.registry.oci import InternalError, OciError, Registry
+from moorage.registry.oci import InternalError, OciError, Registry, Unauthorized
 from moorage.registry.oci.routes import (
     AppendUpload,
     CancelUpload,
@@ -35,19 +35,23 @@ from moorage.registry.web import blobs, listings, manifests, uploads
 from moorage.registry.web.respond import JSON, Call, ClientLeft
 from starlette.types import Receive, Scope, Send
 
+if TYPE_CHECKING:
+    from moorage.registry.web.gate import Gate
+
 __all__ = ["Dispatcher"]
 
 _log: Final = logging.getLogger(__name__)
 
 
 class Dispatcher:
-    """The distribution API over a registry.
+    """The distribution API over a registry. ``gate``: who may come in; None: everybody.
 
     ``scope["moorage.endpoint"]`` tells the layers around it which endpoint was asked for, or ``Invalid``.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, *, gate: Gate | None = None) -> None:
         self._registry = registry
+        self._gate = gate
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request.
@@ -57,16 +61,22 @@ class Dispatcher:
         """
         scope["moorage.endpoint"] = "Invalid"
         call = Call(scope, receive, send)
+        endpoint: Endpoint | None = None
         try:
             endpoint = _endpoint(scope)
             scope["moorage.endpoint"] = type(endpoint).__name__
-            await _handle(self._registry, endpoint, call)
+            registry = self._registry if self._gate is None else await self._gate.admit(scope, endpoint)
+            await _handle(registry, endpoint, call)
         except ClientLeft:
             return
         except Exception as exc:
             if call.started:
                 raise
-            await call.refuse(_as_answer(exc))
+            error = _as_answer(exc)
+            if self._gate is not None and endpoint is not None and isinstance(error, Unauthorized):
+                error, challenge = self._gate.challenge(scope, endpoint, error)
+                call.error_headers = [challenge]
+            await call.refuse(error)
 
 
 def _endpoint(scope: Scope) -> Endpoint:

@@ -23,8 +23,8 @@ from prometheus_client.registry import Collector
 
 __all__ = ["CUT", "Meter", "Table"]
 
-ENDPOINTS: Final = (*(kind.__name__ for kind in get_args(Endpoint)), "Invalid", "Other")
-"""Kinds of requests: the API's endpoints; what is none of them; and health checks and the like."""
+ENDPOINTS: Final = (*(kind.__name__ for kind in get_args(Endpoint)), "Invalid", "Token", "Other")
+"""Kinds of requests: the API's endpoints; what is none of them; the token server; and health checks and the like."""
 
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "other")
 OUTCOMES: Final = ("cut", "1xx", "2xx", "3xx", "4xx", "5xx")

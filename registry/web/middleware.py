@@ -24,7 +24,10 @@ _Send = Callable[[Message], Awaitable[None]]
 
 
 def observed(app: App, meter: Meter, log: AccessLog | None = None) -> App:
-    """``app``, reporting to ``meter`` and, if there is one, to ``log``; answers carry ``X-Request-Id``."""
+    """``app``, reporting to ``meter`` and, if there is one, to ``log``; answers carry ``X-Request-Id``.
+
+    ``scope["moorage.request_id"]`` tells the layers inside which that is.
+    """
     prefix, numbers = secrets.token_hex(5).encode() + b"-%x", count(1)
 
     async def observe(scope: Scope, receive: _Receive, send: _Send) -> None:
@@ -36,6 +39,7 @@ def observed(app: App, meter: Meter, log: AccessLog | None = None) -> App:
                 given = value
         harmless = given and _REQUEST_ID.fullmatch(given)
         watch = _Watch(receive, send, given if harmless else prefix % next(numbers))
+        scope["moorage.request_id"] = watch.id
         began = perf_counter_ns()
         try:
             await app(scope, watch.receive, watch.send)

@@ -203,6 +203,8 @@ def error_answer(error: OciError) -> tuple[int, list[Header], bytes]:
     match error:
         case Unsupported():
             headers.append((b"allow", ", ".join(_allowed_methods(error)).encode("ascii")))
+        case TooManyRequests(detail={"retryAfter": int(seconds)}):
+            headers.append((b"retry-after", b"%d" % seconds))
         case TooManyRequests() | Unavailable():
             headers.append((b"retry-after", RETRY_AFTER))
     # Escaped to ASCII: a detail may quote text, of a client or of a registry behind us, that is no Unicode.

@@ -19,12 +19,15 @@ import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from moorage.registry.settings import Address, Settings
 from moorage.registry.web.metrics import Table
 from moorage.registry.web.server import BACKLOG
 from moorage.registry.web.worker import Worker
+
+if TYPE_CHECKING:
+    from moorage.registry.web.authority import Foundation
 
 __all__ = ["CannotServe", "serve", "tls_context"]
 
@@ -47,14 +50,15 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         say: tells the operator something, one line at a time.
 
     Raises:
-        CannotServe: the sockets or the certificate are not to be had.
+        CannotServe: the sockets, the certificate, or what logins need are not to be had.
     """
+    foundation = _foundation(settings) if settings.has_login else None
     tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     sockets = _listen(settings.listen)
     _allow_files()
     table = Table(settings.workers)
     lifeline, held = os.pipe()
-    worker = Worker(settings, sockets, table, tls, lifeline)
+    worker = Worker(settings, sockets, table, tls, lifeline, foundation)
 
     def work(index: int) -> int:
         os.close(held)
@@ -79,6 +83,17 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     except (OSError, ValueError) as exc:
         raise CannotServe(f"cannot use the certificate {certificate} with the key {key}: {exc}") from None
     return context
+
+
+def _foundation(settings: Settings) -> Foundation:
+    """Read before the fork: what is wrong is said once, and there is one signing key."""
+    from moorage.auth.errors import ConfigurationError  # noqa: PLC0415  # 100 ms, for nothing without logins
+    from moorage.registry.web.authority import lay_foundation  # noqa: PLC0415
+
+    try:
+        return lay_foundation(settings)
+    except ConfigurationError as exc:
+        raise CannotServe(str(exc)) from exc
 
 
 def _no_password() -> NoReturn:

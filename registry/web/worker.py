@@ -18,8 +18,10 @@ import ssl
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 import uvloop
+from moorage.auth.errors import ConfigurationError
 from moorage.registry.oci import Registry
 from moorage.registry.settings import Settings
 from moorage.registry.store import LocalRegistry
@@ -28,10 +30,16 @@ from moorage.registry.web.access_log import AccessLog
 from moorage.registry.web.app import create_app
 from moorage.registry.web.metrics import Meter, Table
 from moorage.registry.web.middleware import observed
+from moorage.registry.web.proxied import proxied
 from moorage.registry.web.server import Server
 from moorage.registry.wrap.read_only import NoDelete, ReadOnly
+from moorage.storage_backends.base import ObjectStore
 from moorage.storage_backends.errors import StorageError
 from moorage.storage_backends.urls import open_store
+
+if TYPE_CHECKING:
+    from moorage.registry.web.authority import Foundation
+    from moorage.registry.web.entrance import Entrance
 
 __all__ = ["EXPIRY_INTERVAL", "Worker"]
 
@@ -43,13 +51,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Worker:
-    """What a worker needs that was made before the fork. ``lifeline``: a pipe that ends when the parent does."""
+    """What a worker needs that was made before the fork.
+
+    ``lifeline``: a pipe that ends when the parent does. ``foundation``: of logins; None: nobody is asked for one.
+    """
 
     settings: Settings
     sockets: list[socket.socket]
     table: Table
     tls: ssl.SSLContext | None
     lifeline: int
+    foundation: Foundation | None = None
 
     def run(self, index: int) -> int:
         """Serves until SIGTERM; returns the exit status. ``index``: which worker this is, from 0."""
@@ -59,6 +71,9 @@ class Worker:
                 runner.run(self._serve(index))
         except (StorageError, OSError) as exc:
             print(f"moorage: cannot open {self.settings.root}: {exc}", file=sys.stderr, flush=True)
+            return 1
+        except ConfigurationError as exc:
+            print(f"moorage: {exc}", file=sys.stderr, flush=True)
             return 1
         return 0
 
@@ -73,20 +88,37 @@ class Worker:
             registry = await LocalRegistry.open(
                 store, allow_sparse=self.settings.allow_sparse, redirect=self.settings.redirect
             )
-            await self._serve_registry(registry, index, meter, stopping)
+            entrance = self._open_entrance(_restricted(registry, self.settings), store)
+            try:
+                await self._serve_registry(registry, entrance, index, meter, stopping)
+            finally:
+                if entrance is not None:
+                    entrance.close()
         finally:
             await store.close()
 
-    async def _serve_registry(self, registry: LocalRegistry, index: int, meter: Meter, stopping: asyncio.Event) -> None:
+    def _open_entrance(self, registry: Registry, store: ObjectStore) -> Entrance | None:
+        if self.foundation is None:
+            return None
+        from moorage.registry.web.entrance import Entrance  # noqa: PLC0415  # 100 ms, for nothing without logins
+
+        return Entrance.open(self.settings, self.foundation, registry, store)
+
+    async def _serve_registry(
+        self, registry: LocalRegistry, entrance: Entrance | None, index: int, meter: Meter, stopping: asyncio.Event
+    ) -> None:
         settings = self.settings
         log = AccessLog(sys.stdout.fileno()) if settings.access_log else None
         app = create_app(
             _restricted(registry, settings),
             ready=lambda: not stopping.is_set(),
             metrics=lambda: self.table.render(version("moorage")),
+            gate=entrance.gate if entrance else None,
+            tokens=entrance.tokens if entrance else None,
         )
+        watched = observed(app, meter, log)
         server = Server(
-            observed(app, meter, log),
+            proxied(watched, settings.trusted_proxies) if settings.trusted_proxies else watched,
             meter=meter,
             tls=self.tls,
             drain_timeout=settings.drain_timeout,

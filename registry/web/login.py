@@ -1,0 +1,199 @@
+"""The token server: ``/token`` gives tokens for ``/v2``, and ``/.well-known/jwks.json`` the keys to check them with.
+
+Law: granted is requested ∩ policy; less than was asked for is no error, only wrong credentials are (docker token
+specification). Tokens are for this registry alone, whatever service a client names (rule T4). Credentials come in the
+Authorization header or in a form, never in a URL (T8); nobody is redirected anywhere (T16).
+What clients need: both names of the token, and that POST never answers bad credentials with 403, 422 or 500, at which
+containerd gives up.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from moorage.auth.errors import AuthError, BadCredentials
+from moorage.auth.policy import permitted
+from moorage.auth.principal import ANONYMOUS, Principal
+from moorage.auth.scope import Scope
+from moorage.registry.oci import InternalError, NotFound, OciError, Unauthorized, Unsupported
+from moorage.registry.web.audit import AuditLog, Event
+from moorage.registry.web.authority import Authority
+from moorage.registry.web.exchange import Scope as Request
+from moorage.registry.web.gate import REALM, as_refusal
+from moorage.registry.web.respond import JSON, Call, ClientLeft, Header, json_body
+from moorage.registry.web.shown import Basic, Bearer, shown_in
+from starlette.types import Receive, Send
+
+__all__ = ["TokenServer"]
+
+_log: Final = logging.getLogger(__name__)
+
+_JWKS_PATH: Final = b"/.well-known/jwks.json"
+
+_FORM_LIMIT: Final = 64 * 1024
+"""Bytes of a form (rule A11)."""
+
+_NO_STORE: Final[Header] = (b"cache-control", b"no-store")
+_LOGIN: Final[Header] = (b"www-authenticate", f'Basic realm="{REALM}"'.encode())
+
+
+class _BadRequest(OciError):
+    """The request for a token is malformed."""
+
+    code, status, summary = "REQUEST_INVALID", 400, "the request for a token is malformed"
+
+
+class _FormTooLarge(_BadRequest):
+    status, summary = 413, f"the form is larger than {_FORM_LIMIT} bytes"
+
+
+@dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is asked for. ``offline``: a refresh token too."""
+
+    service: str | None
+    scope: Scope
+    offline: bool = False
+
+
+class TokenServer:
+    """Answers requests for tokens and keys. ``audit``: is told every one of them."""
+
+    def __init__(self, authority: Authority, *, audit: AuditLog | None = None) -> None:
+        self._authority, self._audit = authority, audit
+
+    async def __call__(self, request: Request, receive: Receive, send: Send) -> None:
+        """Answers one request."""
+        call = Call(request, receive, send)
+        try:
+            await self._answer(request, call)
+        except ClientLeft:
+            return
+        except OciError as exc:
+            if isinstance(exc, Unauthorized):
+                call.error_headers = [_LOGIN]
+            await call.refuse(exc)
+        except Exception:
+            if call.started:
+                raise
+            _log.exception("the request for a token failed")
+            await call.refuse(InternalError())
+
+    async def _answer(self, request: Request, call: Call) -> None:
+        if self._authority.config.basic_only:
+            raise NotFound("there are no tokens here: log in with Basic")
+        method, is_key = request["method"], request["raw_path"] == _JWKS_PATH
+        request["moorage.endpoint"] = "Token"
+        if method not in (("GET", "HEAD") if is_key else ("GET", "POST")):
+            raise Unsupported(detail={"allow": ["GET", "HEAD"] if is_key else ["GET", "POST"]})
+        if is_key:
+            await call.reply(200, [JSON, (b"cache-control", b"max-age=300")], json_body(self._authority.ring.jwks()))
+            return
+        document = await (self._get(request) if method == "GET" else self._post(request, call))
+        await call.reply(200, [JSON, _NO_STORE], json_body(document))
+
+    async def _get(self, request: Request) -> dict[str, Any]:
+        fields = _fields(request["query_string"].decode("latin-1"))
+        wish = _Wish(_only(fields, "service"), _scope(fields.get("scope", ())))
+        shown = shown_in(request["headers"])
+        if isinstance(shown, Bearer):
+            raise Unauthorized("a token is had for a password, not for a token")
+        principal = await self._logged_in(shown, request) if shown is not None else ANONYMOUS
+        return self._grant(principal, wish, request)
+
+    async def _post(self, request: Request, call: Call) -> dict[str, Any]:
+        fields = _fields(await _read_form(call))
+        scopes = " ".join(fields.get("scope", ())).split()
+        wish = _Wish(_only(fields, "service"), _scope(scopes), _only(fields, "access_type") == "offline")
+        match _only(fields, "grant_type"):
+            case "password":
+                shown = Basic(_only(fields, "username") or "", _only(fields, "password") or "")
+                principal = await self._logged_in(shown, request)
+            case _:
+                raise _BadRequest("grant_type is neither password nor refresh_token")
+        return self._grant(principal, wish, request) | {"scope": str(self._allowed(principal, wish))}
+
+    async def _logged_in(self, shown: Basic, request: Request) -> Principal:
+        try:
+            principal = await self._authority.log_in(shown, request["client"][0])
+        except AuthError as exc:
+            if isinstance(exc, BadCredentials):
+                _log.info("login of %.64r from %s failed: %s", shown.user, request["client"][0], exc)
+            self._record("login", request, allowed=False, claimed=shown.user, why=type(exc).__name__)
+            raise as_refusal(exc) from exc
+        self._record("login", request, allowed=True, who=str(principal))
+        return principal
+
+    def _grant(self, principal: Principal, wish: _Wish, request: Request) -> dict[str, Any]:
+        if wish.service not in (None, "", self._authority.service):
+            raise _BadRequest(f"tokens are for the service {self._authority.service} only")
+        access = self._allowed(principal, wish)
+        try:
+            issued = self._authority.issue(principal, access)
+        except ValueError as exc:
+            raise _BadRequest(str(exc)) from None
+        self._record("token", request, allowed=True, who=str(principal), action=str(access))
+        return {
+            "token": issued.token,
+            "access_token": issued.token,
+            "expires_in": issued.expires_in,
+            "issued_at": datetime.fromtimestamp(issued.issued_at, UTC).isoformat().replace("+00:00", "Z"),
+        }
+
+    def _allowed(self, principal: Principal, wish: _Wish) -> Scope:
+        return permitted(self._authority.config.policy, principal, wish.scope)
+
+    def _record(self, event: Any, request: Request, **more: Any) -> None:
+        if self._audit is not None:
+            about = {"client": request["client"][0], "id": request.get("moorage.request_id", b"").decode("ascii")}
+            self._audit.record(Event(event=event, **more, **about))
+
+
+async def _read_form(call: Call) -> str:
+    if (call.content_length or 0) > _FORM_LIMIT:
+        raise _FormTooLarge
+    kind = (call.header(b"content-type") or "").partition(";")[0].strip().lower()
+    if kind != "application/x-www-form-urlencoded":
+        raise _BadRequest("a request for a token is a form: application/x-www-form-urlencoded")
+    body = b""
+    async for chunk in call.body():
+        body += chunk
+        if len(body) > _FORM_LIMIT:
+            raise _FormTooLarge
+    return body.decode(errors="replace")
+
+
+def _fields(encoded: str) -> Mapping[str, list[str]]:
+    fields: dict[str, list[str]] = {}
+    for name, value in parse_qsl(encoded, keep_blank_values=True, errors="replace"):
+        fields.setdefault(name, []).append(value)
+    return fields
+
+
+def _only(fields: Mapping[str, list[str]], name: str) -> str | None:
+    """The value of a field that may stand once.
+
+    Raises:
+        _BadRequest: it stands twice, and one of the two would have to be guessed.
+    """
+    values = fields.get(name, [])
+    if len(values) > 1:
+        raise _BadRequest(f"{name} stands more than once")
+    return values[0] if values else None
+
+
+def _scope(wanted: Iterable[str]) -> Scope:
+    """Everything of it that is a scope; what is not grants nothing."""
+    scope = Scope()
+    for text in wanted:
+        for one in text.split():
+            try:
+                scope |= Scope.parse(one)
+            except ValueError:
+                continue
+    return scope
