@@ -5,7 +5,7 @@ In a repository pattern ``*`` is any run of characters within one component and 
 more components: ``apps/*`` is ``apps/web``, ``apps/**`` is ``apps/web`` and ``apps/web/cache``, never ``apps``.
 In a text (a tag, a claim) ``*`` is any run without ``/`` and ``:``, so that no part of a compound claim such as
 ``repo:org/app:ref:refs/heads/main`` can grow over its neighbours; ``**``, at the end only, is any rest.
-In a text (a tag, a claim) ``*`` is any run without ``/`` and ``:``, so that no part of a compound claim such as
+Matching takes linear time per wildcard: each run but the last is as short as it can be, and kept (atomic groups).
 """
 
 from __future__ import annotations

@@ -12,27 +12,38 @@ import string
 import zlib
 from typing import Final
 
-__all__ = ["SECRET_PATTERN", "is_secret", "new_secret"]
+__all__ = ["RANDOM", "SECRET_PATTERN", "is_secret", "new_secret", "random_text", "sealed"]
 
 _ALPHABET: Final = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_RANDOM: Final = 40
+RANDOM: Final = 40
+"""Characters between prefix and checksum."""
+
 _CHECK: Final = 6  # digits of base 62 that hold 32 bits
 
 SECRET_PATTERN: Final = r"mrgr?_[0-9A-Za-z]{46}"  # noqa: S105  # what they look like, not one
 """For secret scanners: robots' secrets and refresh tokens."""
 
-_BODY = re.compile(rf"[0-9A-Za-z]{{{_RANDOM + _CHECK}}}")
+_BODY = re.compile(rf"[0-9A-Za-z]{{{RANDOM + _CHECK}}}")
 
 
 def new_secret(prefix: str) -> str:
     """A secret that begins with ``prefix``."""
-    return sealed(prefix + "".join(secrets.choice(_ALPHABET) for _ in range(_RANDOM)))
+    return sealed(prefix + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM)))
 
 
 def is_secret(text: str, prefix: str) -> bool:
     """Whether ``text`` can be a secret with this prefix: whole, and nothing mistyped."""
     body = text.removeprefix(prefix)
     return text.startswith(prefix) and _BODY.fullmatch(body) is not None and sealed(text[:-_CHECK]) == text
+
+
+def random_text(seed: bytes, length: int) -> str:
+    """``length`` characters, at most 40, that follow from 32 random bytes."""
+    number, text = int.from_bytes(seed), ""
+    for _ in range(length):
+        number, digit = divmod(number, len(_ALPHABET))
+        text += _ALPHABET[digit]
+    return text
 
 
 def sealed(text: str) -> str:
