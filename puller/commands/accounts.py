@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 
 import click
+from moorage.puller.commands.ci_tokens import end_of, find_token
 from moorage.puller.commands.running import run_async
 from moorage.puller.credentials import Credentials, Keychain
 from moorage.puller.credentials.explanation import Explanation, explain
@@ -24,19 +25,25 @@ from moorage.puller.references import parse_reference
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.show.console import say, to_json
 from moorage.puller.show.text import printable
+from moorage.puller.transport import Transport
 
 __all__ = ["explain_auth", "login", "logout"]
 
 _PASSWORD_LIMIT = 64 * 1024
+_CI_USER = "oidc"
+"""Who logs in with a CI's token instead of a password, at registries that know trusted publishers."""
 
 
-def login(registry: str, username: str | None, password_stdin: bool) -> Iterator[str]:
+def login(registry: str, username: str | None, password_stdin: bool, oidc: bool, audience: str | None) -> Iterator[str]:
     """Checks a login with the registry, then keeps it."""
     hosts = HostConfig.load()
     host = hosts.of(_parse_registry(registry))
     for remark in host.remarks:
         say(remark)
-    credentials = _ask(host.registry, username, password_stdin=password_stdin)
+    if oidc:
+        credentials = run_async(_identify(host.registry, hosts, audience))
+    else:
+        credentials = _ask(host.registry, username, password_stdin=password_stdin)
     was_asked = run_async(_check(host.registry, credentials, hosts))
     if not was_asked:
         say(f"{host.origin} asked for no login: the password could not be checked")
@@ -45,6 +52,8 @@ def login(registry: str, username: str | None, password_stdin: bool) -> Iterator
     _warn_of_others(target, path)
     place = f"by the helper {helper!r} that {path} names" if helper else f"in {path}"
     yield printable(f"logged in to {host.registry} as {credentials.username}, kept {place}")
+    if oidc and (end := end_of(credentials.password)):
+        yield f"the job's token is good until {end:%Y-%m-%d %H:%M:%S} UTC; what it started may go on"
 
 
 def logout(registry: str) -> Iterator[str]:
@@ -111,6 +120,13 @@ def _read_password() -> str:
     if not password or len(content) > _PASSWORD_LIMIT:
         raise click.UsageError("there is no password on stdin")
     return password
+
+
+async def _identify(registry: str, hosts: HostConfig, audience: str | None) -> Credentials:
+    """The credentials of the CI job that we are in."""
+    async with Transport(route=hosts.route) as transport:
+        token = await find_token(os.environ, transport, registry=registry, audience=audience)
+    return Credentials(_CI_USER, token)
 
 
 class _Asked:
