@@ -19,7 +19,7 @@ from urllib.parse import parse_qsl
 from moorage.auth.errors import AuthError, BadCredentials
 from moorage.auth.policy import permitted
 from moorage.auth.principal import ANONYMOUS, Principal
-from moorage.auth.scope import Scope
+from moorage.auth.scope import Resource, Scope
 from moorage.registry.oci import InternalError, NotFound, OciError, Unauthorized, Unsupported
 from moorage.registry.web.audit import AuditLog, Event
 from moorage.registry.web.authority import Authority
@@ -37,6 +37,9 @@ _JWKS_PATH: Final = b"/.well-known/jwks.json"
 
 _FORM_LIMIT: Final = 64 * 1024
 """Bytes of a form (rule A11)."""
+
+_MOST_SCOPES: Final = 256
+"""More would not fit a token."""
 
 _NO_STORE: Final[Header] = (b"cache-control", b"no-store")
 _LOGIN: Final[Header] = (b"www-authenticate", f'Basic realm="{REALM}"'.encode())
@@ -188,12 +191,18 @@ def _only(fields: Mapping[str, list[str]], name: str) -> str | None:
 
 
 def _scope(wanted: Iterable[str]) -> Scope:
-    """Everything of it that is a scope; what is not grants nothing."""
-    scope = Scope()
-    for text in wanted:
-        for one in text.split():
-            try:
-                scope |= Scope.parse(one)
-            except ValueError:
-                continue
-    return scope
+    """Everything of it that is a scope; what is not grants nothing.
+
+    Raises:
+        _BadRequest: it is more than anybody needs, who has not even shown who they are.
+    """
+    entries = [one for text in wanted for one in text.split()]
+    if len(entries) > _MOST_SCOPES:
+        raise _BadRequest(f"more than {_MOST_SCOPES} scopes")
+    found: set[tuple[Resource, str]] = set()
+    for one in entries:
+        try:
+            found |= Scope.parse(one).permissions
+        except ValueError:
+            continue
+    return Scope(frozenset(found))

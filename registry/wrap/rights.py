@@ -77,9 +77,12 @@ class Rights:
         return next((one for one in decisions if one.allowed), decisions[-1])
 
     def may_pull_everything(self) -> bool:
-        """Whether there is no repository that the caller may not pull from, also of those made later."""
-        if self.access is not None:
-            return False  # a token is for what it names
+        """Whether there is no repository that the caller may not pull from, also of those made later.
+
+        By policy alone: no token can name all repositories, as a wildcard in a requested scope means nothing (T6).
+        """
+        if self.domain is not None:
+            return False
         rules = self.policy.rules_for(self.principal)
         return any(Action.PULL in rule.actions and any(str(one) == "**" for one in rule.repositories) for rule in rules)
 
