@@ -22,6 +22,7 @@ from moorage.auth.keys import KeyRing
 from moorage.auth.limits import Limits
 from moorage.auth.principal import OIDC, Principal
 from moorage.auth.publishers import Publishers
+from moorage.auth.refresh import RefreshTokens
 from moorage.auth.scope import Scope
 from moorage.auth.state import State
 from moorage.auth.tokens import IssuedToken, TokenSigner, TokenVerifier
@@ -35,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 CI_USER: Final = "oidc"
 """The user name of CI jobs: the password is the token of their CI system."""
+
+_REFRESHING: Final = "refresh"
+"""As whom those are counted who guess at refresh tokens."""
 
 _UNNAMED: Final = "moorage"
 """Issuer and service of our tokens where no ``--external-url`` gives this registry a name."""
@@ -94,7 +98,13 @@ class Authority:
     """Who is asking, in one worker.
 
     Args:
+        state: where robots and refresh tokens are kept.
         source: how keys of others are fetched.
+
+    Attributes:
+        ring: the keys that sign.
+        service: for which tokens of ours are.
+        refresh: the refresh tokens.
 
     Raises:
         ConfigurationError: a file that the configuration names cannot be used.
@@ -107,6 +117,7 @@ class Authority:
         self._refused: AuthConfig | None = None
         self._version = _Version.of(foundation.config(), foundation, source)
         self._directory = Directory(lambda: self._version.config, state)
+        self.refresh = RefreshTokens(state, self._directory)
 
     @property
     def config(self) -> AuthConfig:
@@ -132,6 +143,16 @@ class Authority:
             if shown.user == CI_USER:
                 return await publishers.exchange(shown.password)
             return await self._directory.login(shown.user, shown.password)
+
+    async def redeem(self, refresh_token: str, client: str) -> tuple[Principal, str]:
+        """Who holds the refresh token, and the one to use next.
+
+        Raises:
+            BadCredentials: it is not good, or not any more.
+            TooManyFailures, StateUnavailable: it was not looked at.
+        """
+        async with self._limits.attempt(_REFRESHING, client):
+            return await self.refresh.redeem(refresh_token)
 
     async def rights(self, shown: Basic, client: str) -> Rights:
         """What somebody who logs in with this very request may do; see ``log_in``."""

@@ -43,6 +43,10 @@ class Entrance:
         gate = Gate(registry, authority, external_url=settings.external_url, audit=audit)
         return cls(gate, TokenServer(authority, audit=audit), authority, audit)
 
+    async def sweep(self) -> int:
+        """Removes refresh tokens that have ended; returns how many."""
+        return await self._authority.refresh.sweep()
+
     def close(self) -> None:
         """Lets threads and files go."""
         self._authority.close()

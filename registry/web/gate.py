@@ -9,6 +9,7 @@ Law of one challenge: exactly one, on one line, every value in quotes, since cli
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any, Final, assert_never
 
@@ -47,6 +48,8 @@ from moorage.registry.wrap.authorise import Authorised, Decided
 from moorage.registry.wrap.rights import PUSH, Rights, wire_scope
 
 __all__ = ["REALM", "Gate", "as_refusal"]
+
+_log: Final = logging.getLogger(__name__)
 
 REALM: Final = "moorage"
 """What a Basic challenge calls us."""
@@ -122,10 +125,13 @@ class Gate:
                 case _:
                     assert_never(shown)
         except AuthError as exc:
-            self._record_failure(exc, shown, request)
+            self._note_failure(exc, shown, request)
             raise as_refusal(exc) from exc
 
-    def _record_failure(self, exc: AuthError, shown: Shown, request: Request) -> None:
+    def _note_failure(self, exc: AuthError, shown: Shown, request: Request) -> None:
+        if not isinstance(exc, InvalidToken):  # tokens expire every few minutes
+            level = logging.INFO if isinstance(exc, BadCredentials | TooManyFailures) else logging.WARNING
+            _log.log(level, "a login from %s failed: %s", request["client"][0], exc)
         if self._audit is not None:
             claimed = shown.user if isinstance(shown, Basic) else ""
             why = str(exc) if isinstance(exc, InvalidToken) else type(exc).__name__

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
-from moorage.auth.errors import AuthError, BadCredentials
+from moorage.auth.errors import AuthError, BadCredentials, TooManyFailures
 from moorage.auth.policy import permitted
 from moorage.auth.principal import ANONYMOUS, Principal
 from moorage.auth.scope import Resource, Scope
@@ -103,6 +103,7 @@ class TokenServer:
     async def _get(self, request: Request) -> dict[str, Any]:
         fields = _fields(request["query_string"].decode("latin-1"))
         wish = _Wish(_only(fields, "service"), _scope(fields.get("scope", ())))
+        self._check_service(wish)
         shown = shown_in(request["headers"])
         if isinstance(shown, Bearer):
             raise Unauthorized("a token is had for a password, not for a token")
@@ -113,28 +114,54 @@ class TokenServer:
         fields = _fields(await _read_form(call))
         scopes = " ".join(fields.get("scope", ())).split()
         wish = _Wish(_only(fields, "service"), _scope(scopes), _only(fields, "access_type") == "offline")
+        self._check_service(wish)
+        following: str | None = None
         match _only(fields, "grant_type"):
             case "password":
                 shown = Basic(_only(fields, "username") or "", _only(fields, "password") or "")
                 principal = await self._logged_in(shown, request)
+                if wish.offline:
+                    following = await self._offline(principal, _only(fields, "client_id") or "")
+            case "refresh_token":
+                principal, following = await self._redeemed(_only(fields, "refresh_token") or "", request)
             case _:
                 raise _BadRequest("grant_type is neither password nor refresh_token")
-        return self._grant(principal, wish, request) | {"scope": str(self._allowed(principal, wish))}
+        granted = self._grant(principal, wish, request) | {"scope": str(self._allowed(principal, wish))}
+        return granted | ({"refresh_token": following} if following else {})
+
+    async def _offline(self, principal: Principal, client: str) -> str | None:
+        try:
+            return await self._authority.refresh.issue(principal, client)
+        except AuthError as exc:
+            raise as_refusal(exc) from exc
+
+    async def _redeemed(self, refresh_token: str, request: Request) -> tuple[Principal, str]:
+        try:
+            principal, following = await self._authority.redeem(refresh_token, request["client"][0])
+        except AuthError as exc:
+            raise self._refused(exc, request, claimed="") from exc
+        self._record("login", request, allowed=True, who=str(principal))
+        return principal, following
 
     async def _logged_in(self, shown: Basic, request: Request) -> Principal:
         try:
             principal = await self._authority.log_in(shown, request["client"][0])
         except AuthError as exc:
-            if isinstance(exc, BadCredentials):
-                _log.info("login of %.64r from %s failed: %s", shown.user, request["client"][0], exc)
-            self._record("login", request, allowed=False, claimed=shown.user, why=type(exc).__name__)
-            raise as_refusal(exc) from exc
+            raise self._refused(exc, request, claimed=shown.user) from exc
         self._record("login", request, allowed=True, who=str(principal))
         return principal
 
-    def _grant(self, principal: Principal, wish: _Wish, request: Request) -> dict[str, Any]:
+    def _refused(self, exc: AuthError, request: Request, *, claimed: str) -> OciError:
+        level = logging.INFO if isinstance(exc, BadCredentials | TooManyFailures) else logging.WARNING
+        _log.log(level, "a login from %s failed: %s", request["client"][0], exc)
+        self._record("login", request, allowed=False, claimed=claimed, why=type(exc).__name__)
+        return as_refusal(exc)
+
+    def _check_service(self, wish: _Wish) -> None:
         if wish.service not in (None, "", self._authority.service):
             raise _BadRequest(f"tokens are for the service {self._authority.service} only")
+
+    def _grant(self, principal: Principal, wish: _Wish, request: Request) -> dict[str, Any]:
         access = self._allowed(principal, wish)
         try:
             issued = self._authority.issue(principal, access)

@@ -21,7 +21,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING
 
 import uvloop
-from moorage.auth.errors import ConfigurationError
+from moorage.auth.errors import AuthError, ConfigurationError
 from moorage.registry.oci import Registry
 from moorage.registry.settings import Settings
 from moorage.registry.store import LocalRegistry
@@ -125,7 +125,11 @@ class Worker:
             gives_way=lambda more: self.table.has_more(index, more),
         )
         async with asyncio.TaskGroup() as group:
-            expiring = group.create_task(_expire_forever(registry, meter, settings.upload_ttl)) if index == 0 else None
+            expiring = (
+                group.create_task(_expire_forever(registry, entrance, meter, settings.upload_ttl))
+                if index == 0
+                else None
+            )
             serving = group.create_task(server.serve(self.sockets))
             await server.listening.wait()
             meter.accepts(connections=True)
@@ -146,15 +150,17 @@ def _restricted(registry: Registry, settings: Settings) -> Registry:
     return NoDelete(registry) if settings.no_delete else registry
 
 
-async def _expire_forever(registry: LocalRegistry, meter: Meter, ttl: float) -> None:
-    """Drops abandoned uploads now and then; a failure is logged, and the next look may do better."""
+async def _expire_forever(registry: LocalRegistry, entrance: Entrance | None, meter: Meter, ttl: float) -> None:
+    """Drops abandoned uploads and old logins now and then; a failure is logged, and the next look may do better."""
     while True:
         await asyncio.sleep(min(EXPIRY_INTERVAL, ttl / 4) * random.uniform(0.9, 1.1))  # noqa: S311  # no secret
         try:
             if expired := await registry.expire_uploads(ttl):
                 meter.uploads_expired(expired)
                 _log.info("dropped %d uploads without progress for %d s", expired, ttl)
-        except StorageError as exc:
-            _log.warning("cannot look for abandoned uploads: %s", exc)
+            if entrance is not None:
+                await entrance.sweep()
+        except (StorageError, AuthError) as exc:
+            _log.warning("cannot look for what has expired: %s", exc)
         except Exception:  # noqa: BLE001  # a defect here must not take the requests of this worker with it
-            _log.exception("looking for abandoned uploads failed")
+            _log.exception("looking for what has expired failed")
