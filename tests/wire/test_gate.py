@@ -1,0 +1,446 @@
+"""The gate before ``/v2``: who is let in, what the others are told, and that they learn nothing by it."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+from moorage.auth.challenge import Challenge, parse_challenges
+from moorage.auth.principal import ANONYMOUS, Principal
+from moorage.auth.scope import Scope
+from moorage.registry.oci import ManifestUnknown, Registry, RepositoryName, Tag
+from moorage.registry.settings import load_settings
+from moorage.registry.web.app import create_app
+from moorage.registry.web.audit import AuditLog
+from moorage.registry.web.gate import Gate
+from moorage.registry.web.login import TokenServer
+from moorage.registry.web.proxied import proxied
+from moorage.registry.wrap.read_only import NoDelete, ReadOnly
+
+from tests.content import blob, image, push
+from tests.stage import ON_STAGE, Stage
+from tests.wire.locked import PASSWORD, Locked, authority, basic, files, foundation, locked
+
+__all__ = ["authority", "files", "foundation", "locked"]
+
+pytestmark = ON_STAGE
+
+IMAGE = image("a locked image")
+LAYER = IMAGE.manifest.document.layers[0].digest
+NEW = blob("not there yet")
+UPLOADS = "/v2/mine/boat/blobs/uploads/"
+OTHERS = ("carol", "dora", "eve", "bob")
+
+
+def challenge_of(answer: httpx.Response) -> Challenge:
+    """The one challenge of a 401."""
+    assert answer.status_code == 401, answer.text
+    (line,) = answer.headers.get_list("www-authenticate")
+    (challenge,) = parse_challenges([line])
+    return challenge
+
+
+async def fill(local: Registry, *names: str) -> None:
+    """Puts the image into repositories."""
+    for name in names:
+        await push(local, RepositoryName(name), IMAGE, "latest")
+
+
+def requests_of(name: str) -> list[tuple[str, str, str]]:
+    """Every endpoint, about content that ``fill`` makes; and the scope that it needs."""
+    base, upload, pull = f"/v2/{name}", "x" * 80, f"repository:{name}:pull"
+    return [
+        ("GET", f"{base}/manifests/latest", pull),
+        ("HEAD", f"{base}/manifests/{IMAGE.digest}", pull),
+        ("GET", f"{base}/blobs/{LAYER}", pull),
+        ("HEAD", f"{base}/blobs/{LAYER}", f"{pull},push"),
+        ("GET", f"{base}/tags/list", pull),
+        ("GET", f"{base}/referrers/{IMAGE.digest}", pull),
+        ("PUT", f"{base}/manifests/latest", f"{pull},push"),
+        ("POST", f"{base}/blobs/uploads/", f"{pull},push"),
+        ("POST", f"{base}/blobs/uploads/?digest={LAYER}", f"{pull},push"),
+        ("POST", f"{base}/blobs/uploads/?mount={LAYER}&from=a/b", f"repository:a/b:pull {pull},push"),
+        ("GET", f"{base}/blobs/uploads/{upload}", f"{pull},push"),
+        ("PATCH", f"{base}/blobs/uploads/{upload}", f"{pull},push"),
+        ("PUT", f"{base}/blobs/uploads/{upload}?digest={LAYER}", f"{pull},push"),
+        ("DELETE", f"{base}/blobs/uploads/{upload}", f"{pull},push"),
+        ("DELETE", f"{base}/manifests/latest", f"repository:{name}:delete"),
+        ("DELETE", f"{base}/manifests/{IMAGE.digest}", f"repository:{name}:delete"),
+        ("DELETE", f"{base}/blobs/{LAYER}", f"repository:{name}:delete"),
+    ]
+
+
+def spoken(requests: list[tuple[str, str, str]]) -> list[str]:
+    return [f"{method} {path.removeprefix('/v2/')[:40]}" for method, path, _ in requests]
+
+
+MINE = requests_of("mine/boat")
+
+
+# -- challenges --------------------------------------------------------------------------------------------------------
+
+
+async def test_the_ping_asks_for_a_login_whatever_is_open(locked: Locked) -> None:
+    """podman takes its challenge from the ping alone: 200 there, and it would never send credentials."""
+    challenge = challenge_of(await locked.wire.get("/v2/"))
+    assert challenge.scheme == "bearer"
+    url = str(locked.wire.base_url).rstrip("/")
+    assert challenge.parameters == {"realm": f"{url}/token", "service": "moorage"}
+    assert (await locked.wire.get("/v2/", headers=basic("eve"))).status_code == 200
+    assert (await locked.wire.get("/v2/", headers=await locked.bearer("eve"))).status_code == 200
+    assert (await locked.wire.get("/v2/", headers=await locked.bearer(""))).status_code == 200
+
+
+@pytest.mark.parametrize(("method", "path", "scope"), MINE, ids=spoken(MINE))
+async def test_a_challenge_names_what_is_needed(locked: Locked, method: str, path: str, scope: str) -> None:
+    """With the token that it asks for, and no other, the request comes in; the error's detail says the same."""
+    await fill(locked.local, "mine/boat")
+    answer = await locked.wire.request(method, path)
+    challenge = challenge_of(answer)
+    assert challenge.parameters["scope"] == scope
+    assert "error" not in challenge.parameters
+    if method != "HEAD":
+        (error,) = answer.json()["errors"]
+        assert error["code"] == "UNAUTHORIZED"
+        named = {(one["Type"], one["Class"], one["Name"], one["Action"]) for one in error["detail"]}
+        assert named == {(r.type, r.kind, r.name, action) for r, action in Scope.parse(scope).permissions}
+    allowed = await locked.wire.request(method, path, headers=await locked.bearer("alice", *scope.split()))
+    assert allowed.status_code not in (401, 403)
+
+
+async def test_a_catalog_needs_a_scope_of_its_own(locked: Locked) -> None:
+    """And then shows what its reader may pull from, no more (A18)."""
+    await fill(locked.local, "mine/boat", "theirs/boat", "public/boat")
+    challenge = challenge_of(await locked.wire.get("/v2/_catalog"))
+    assert challenge.parameters["scope"] == "registry:catalog:*"
+    seen = await locked.wire.get("/v2/_catalog", headers=await locked.bearer("carol", "registry:catalog:*"))
+    assert seen.json() == {"repositories": ["mine/boat", "public/boat"]}
+    assert (await locked.wire.get("/v2/_catalog", headers=basic("bob"))).status_code == 403
+
+
+async def test_a_challenge_is_one_line_of_quoted_values(locked: Locked) -> None:
+    """Clients read the first header only, or the last, and some only quoted values."""
+    answer = await locked.wire.get("/v2/mine/boat/tags/list")
+    (line,) = answer.headers.get_list("www-authenticate")
+    assert re.fullmatch(r'Bearer (?:[a-z]+="[^"]*",)*[a-z]+="[^"]*"', line)
+
+
+async def test_an_expired_or_broken_token_is_said_to_be_invalid(locked: Locked) -> None:
+    """containerd caches a token without its time, and fetches another only at error="invalid_token"."""
+    token = await locked.token("alice", "repository:mine/boat:pull")
+    for wrong in (token[:-4] + "AAAA", "x", "x" * 9000, "a.b.c"):
+        answer = await locked.wire.get("/v2/mine/boat/tags/list", headers={"authorization": f"Bearer {wrong}"})
+        assert challenge_of(answer).parameters["error"] == "invalid_token", wrong
+        assert (await locked.wire.get("/v2/", headers={"authorization": f"Bearer {wrong}"})).status_code == 401
+
+
+async def test_a_token_for_something_else_is_insufficient(locked: Locked) -> None:
+    """401 and the scope that would do, where the policy would allow it; 403 where it would not."""
+    await fill(locked.local, "mine/boat")
+    headers = await locked.bearer("alice", "repository:mine/other:pull")
+    answer = await locked.wire.get("/v2/mine/boat/manifests/latest", headers=headers)
+    parameters = challenge_of(answer).parameters
+    assert (parameters["error"], parameters["scope"]) == ("insufficient_scope", "repository:mine/boat:pull")
+    headers = await locked.bearer("bob", "repository:mine/boat:pull")
+    answer = await locked.wire.get("/v2/mine/boat/manifests/latest", headers=headers)
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (403, "DENIED")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param("Basic", id="no value"),
+        pytest.param("Basic !!!", id="not base64"),
+        pytest.param("Basic " + base64.b64encode(b"alice").decode(), id="no colon"),
+        pytest.param("Basic " + base64.b64encode(b"\xff:\xff").decode(), id="not UTF-8"),
+        pytest.param("Basic " + base64.b64encode(b"alice:wrong").decode(), id="wrong password"),
+        pytest.param("Digest alice", id="another scheme"),
+        pytest.param("Bearer", id="no token"),
+        pytest.param("Basic " + base64.b64encode(b"alice:" + b"x" * 16384).decode(), id="T10: longer than 16 KiB"),
+        pytest.param("", id="nothing"),
+    ],
+)
+async def test_a_header_that_is_no_login(locked: Locked, value: str) -> None:
+    """401 with a challenge, also where everybody may read: what was sent was meant."""
+    await fill(locked.local, "public/boat")
+    for path in ("/v2/", "/v2/public/boat/manifests/latest"):
+        challenge_of(await locked.wire.get(path, headers={"authorization": value}))
+
+
+async def test_two_logins_in_one_request_are_none(locked: Locked) -> None:
+    """Whichever was believed, a proxy may have meant the other one."""
+    one = basic("alice")["authorization"]
+    answer = await locked.wire.get("/v2/", headers=[("authorization", one), ("authorization", one)])
+    assert answer.status_code == 401
+
+
+# -- who may -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["basic", "bearer"])
+@pytest.mark.parametrize(("method", "path", "scope"), MINE, ids=spoken(MINE))
+async def test_t6_basic_and_bearer_come_to_the_same(
+    locked: Locked, method: str, path: str, scope: str, kind: str
+) -> None:
+    """T6: one function decides; whoever may do nothing is refused every way in, with 403."""
+    await fill(locked.local, "mine/boat")
+    headers = basic("eve") if kind == "basic" else await locked.bearer("eve", *scope.split())
+    answer = await locked.wire.request(method, path, headers=headers)
+    assert answer.status_code == 403
+    assert method == "HEAD" or answer.json()["errors"][0]["code"] == "DENIED"
+    assert "www-authenticate" not in answer.headers
+    assert (await locked.local.resolve_manifest(RepositoryName("mine/boat"), Tag("latest"))).digest == IMAGE.digest
+
+
+@pytest.mark.parametrize("kind", ["nobody", "an anonymous token", "somebody who may do nothing"])
+async def test_what_is_open_is_open_to_all(locked: Locked, kind: str) -> None:
+    """Anonymous pull with and without credentials; nothing else of it is open."""
+    await fill(locked.local, "public/boat")
+    headers = {
+        "nobody": {},
+        "an anonymous token": await locked.bearer("", "repository:public/boat:pull,push"),
+        "somebody who may do nothing": basic("eve"),
+    }[kind]
+    for method, path in (("GET", "manifests/latest"), ("GET", f"blobs/{LAYER}"), ("HEAD", f"blobs/{LAYER}")):
+        assert (await locked.wire.request(method, f"/v2/public/boat/{path}", headers=headers)).status_code == 200
+    refused = await locked.wire.delete("/v2/public/boat/manifests/latest", headers=headers)
+    assert refused.status_code == (403 if kind.startswith("somebody") else 401)
+
+
+@pytest.mark.parametrize("path", [path for method, path, _ in requests_of("theirs/boat") if method == "GET"])
+@pytest.mark.parametrize("who", ["", "alice"], ids=["nobody", "somebody"])
+async def test_a18_absent_and_forbidden_are_one(locked: Locked, path: str, who: str) -> None:
+    """A18: status, headers and body of a refusal are the same whether the thing is there or not."""
+    headers = basic(who) if who else {}
+    absent = await locked.wire.get(path, headers=headers)
+    await fill(locked.local, "theirs/boat")
+    there = await locked.wire.get(path, headers=headers)
+    assert there.status_code == (403 if who else 401)
+    assert (absent.status_code, absent.content) == (there.status_code, there.content)
+    varying = {"date", "x-request-id"}
+    kept = [[pair for pair in answer.headers.multi_items() if pair[0] not in varying] for answer in (absent, there)]
+    assert kept[0] == kept[1]
+
+
+async def test_t7_two_tenants(locked: Locked) -> None:
+    """T7: knowing a digest of somebody else's opens nothing: not by GET, HEAD, mount, nor by saying it is ours."""
+    await fill(locked.local, "theirs/boat")
+    mine = basic("alice")
+    for method in ("GET", "HEAD"):
+        for name, status in (("theirs/boat", 403), ("mine/boat", 404)):
+            answer = await locked.wire.request(method, f"/v2/{name}/blobs/{LAYER}", headers=mine)
+            assert answer.status_code == status
+    queries = [
+        f"mount={digest}{more}" for digest in (LAYER, NEW.digest) for more in ("", "&from=theirs/boat", "&from=a")
+    ]
+    answers = [await locked.wire.post(f"{UPLOADS}?{query}", headers=mine) for query in queries]
+    assert {answer.status_code for answer in answers} == {202}
+    assert {tuple(sorted(answer.headers)) for answer in answers} == {tuple(sorted(answers[0].headers))}
+    manifest = await locked.wire.put(
+        "/v2/mine/boat/manifests/latest",
+        content=IMAGE.manifest.content,
+        headers=mine | {"content-type": IMAGE.manifest.media_type},
+    )
+    assert manifest.status_code == 404
+    # A push of bytes that the store has already must still bring them.
+    answer = await locked.wire.post(f"{UPLOADS}?digest={LAYER}", content=b"", headers=mine)
+    assert answer.json()["errors"][0]["code"] == "DIGEST_INVALID"
+
+
+async def test_a_mount_from_where_one_may_pull(locked: Locked) -> None:
+    """With the token that the challenge asked for; without the scope of the source it is a plain upload."""
+    await fill(locked.local, "public/boat")
+    path = f"{UPLOADS}?mount={LAYER}&from=public/boat"
+    scopes = challenge_of(await locked.wire.post(path)).parameters["scope"].split()
+    assert (await locked.wire.post(path, headers=await locked.bearer("alice", scopes[0]))).status_code == 202
+    assert (await locked.wire.post(path, headers=await locked.bearer("alice", *scopes))).status_code == 201
+
+
+@pytest.mark.parametrize("method", ["GET", "PATCH", "PUT", "DELETE"])
+async def test_a15_uploads_are_of_who_began_them(locked: Locked, method: str) -> None:
+    """A15: a Location is good for its user and its repository, 404 for everybody else who may push there."""
+    began = await locked.wire.post(UPLOADS, headers=basic("alice"))
+    location = began.headers["location"]
+    query = f"?digest={NEW.digest}" if method == "PUT" else ""
+    for who, path in (
+        ("admin", location),
+        ("dora", location),
+        ("alice", location.replace("mine/boat", "mine/other")),
+        ("alice", location[:-3] + ("AAA" if location[-3:] != "AAA" else "BBB")),
+    ):
+        answer = await locked.wire.request(method, path + query, content=b"", headers=basic(who))
+        assert (answer.status_code, answer.json()["errors"][0]["code"]) == (404, "BLOB_UPLOAD_UNKNOWN"), who
+    bearer = await locked.bearer("alice", "repository:mine/boat:push")
+    finished = await locked.wire.put(f"{location}?digest={NEW.digest}", content=NEW.content, headers=bearer)
+    assert finished.status_code == 201, "the same user, by another way of logging in"
+
+
+@pytest.mark.parametrize("switch", [ReadOnly, NoDelete])
+async def test_a3_one_gate_on_every_destructive_path(locked: Locked, stage: Stage, switch: type) -> None:
+    """A3: what is switched off is 405 for whoever might, refused to the others, and nothing changes."""
+    await fill(locked.local, "mine/boat")
+    upload = (await locked.wire.post(UPLOADS, headers=basic("alice"))).headers["location"]
+    stage.show(create_app(locked.local, gate=Gate(switch(locked.local), locked.authority)))
+    deletes = [path for method, path, _ in MINE if method == "DELETE" and "uploads" not in path]
+    for path in [*deletes, *([upload] if switch is ReadOnly else [])]:
+        statuses = [(await locked.wire.delete(path, headers=basic(who))).status_code for who in OTHERS]
+        assert (await locked.wire.delete(path)).status_code == 401
+        assert (await locked.wire.delete(path, headers=basic("alice"))).status_code == 405
+        assert set(statuses) <= ({403, 404} if path == upload else {403})
+    assert (await locked.local.resolve_manifest(RepositoryName("mine/boat"), Tag("latest"))).digest == IMAGE.digest
+
+
+async def test_a4_create_only_by_query_and_by_path(locked: Locked) -> None:
+    """A4: the tags of ``?tag=`` are held to the same rule as the one in the path."""
+    await fill(locked.local, "mine/boat")
+    second = image("another locked image")
+    await push(locked.local, RepositoryName("mine/boat"), second)
+    headers = basic("dora") | {"content-type": second.manifest.media_type}
+    for path in ("latest", f"{second.digest}?tag=latest", f"{second.digest}?tag=fresh&tag=latest"):
+        answer = await locked.wire.put(
+            f"/v2/mine/boat/manifests/{path}", content=second.manifest.content, headers=headers
+        )
+        assert answer.status_code == 403, path
+    assert (await locked.local.resolve_manifest(RepositoryName("mine/boat"), Tag("latest"))).digest == IMAGE.digest
+    path = f"/v2/mine/boat/manifests/{second.digest}?tag=newer"
+    assert (await locked.wire.put(path, content=second.manifest.content, headers=headers)).status_code == 201
+
+
+# -- before the body ---------------------------------------------------------------------------------------------------
+
+
+async def answer_without_body(locked: Locked, head: str) -> bytes:
+    """What comes back for the head of a request whose body never comes; the connection's end where it closes."""
+    url = urlsplit(str(locked.wire.base_url))
+    reader, writer = await asyncio.open_connection(url.hostname, url.port)
+    writer.write(head.encode())
+    async with asyncio.timeout(20):
+        answer = await reader.readuntil(b"\r\n\r\n")
+        length = int(re.search(rb"content-length: ([0-9]+)", answer)[1])  # type: ignore[index]
+        answer += await reader.readexactly(length)
+        if b"connection: close" in answer:
+            assert await reader.read() == b""
+    writer.close()
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [(m, p) for m, p, _ in MINE if m in ("POST", "PUT", "PATCH")], ids=lambda value: value[-30:]
+)
+@pytest.mark.parametrize("who", ["", "eve"], ids=["nobody", "forbidden"])
+async def test_a14_t14_refused_before_the_body(locked: Locked, method: str, path: str, who: str) -> None:
+    """A14, T14: the head alone decides: the refusal comes though no byte of the body ever does (oras cannot rewind)."""
+    login = f"Authorization: {basic(who)['authorization']}\r\n" if who else ""
+    head = f"{method} {path} HTTP/1.1\r\nHost: x\r\n{login}Content-Length: 1000000\r\n"
+    status = b"403" if who else b"401"
+    assert (await answer_without_body(locked, f"{head}\r\n")).startswith(b"HTTP/1.1 " + status)
+    answer = await answer_without_body(locked, f"{head}Expect: 100-continue\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 " + status), "no 100 before it"
+    assert b"connection: close" in answer, "what follows on the connection could be the body or not"
+
+
+# -- external addresses ------------------------------------------------------------------------------------------------
+
+
+async def realm(locked: Locked, headers: dict[str, str]) -> str:
+    return challenge_of(await locked.wire.get("/v2/", headers=headers)).parameters["realm"]
+
+
+FORWARDED = {"x-forwarded-proto": "https", "x-forwarded-host": "registry.example", "x-forwarded-for": "192.0.2.9"}
+
+
+async def test_t12_nobody_is_believed_unasked(locked: Locked) -> None:
+    """T12: without --trusted-proxies what a client says about itself changes nothing."""
+    headers = {**FORWARDED, "forwarded": "proto=https;host=registry.example", "host": "here.example:5000"}
+    assert await realm(locked, headers) == "http://here.example:5000/token"
+
+
+@pytest.mark.parametrize(("networks", "is_trusted"), [("192.0.2.0/24", False), ("127.0.0.0/8,10.0.0.0/8", True)])
+async def test_t12_only_proxies_that_were_named(locked: Locked, stage: Stage, networks: str, is_trusted: bool) -> None:
+    """T12: a request that comes from elsewhere cannot choose its address, scheme or host."""
+    seen: list[str] = []
+    inner = create_app(locked.local, gate=Gate(locked.local, locked.authority))
+
+    async def watching(scope: object, receive: object, send: object) -> None:
+        seen.append(scope["client"][0])  # type: ignore[index]
+        await inner(scope, receive, send)  # type: ignore[arg-type]
+
+    trusted = load_settings({"trusted_proxies": networks}, {}).settings.trusted_proxies
+    stage.show(proxied(watching, trusted))
+    expected = "https://registry.example/token" if is_trusted else "http://here.example/token"
+    assert await realm(locked, {**FORWARDED, "host": "here.example"}) == expected
+    chain = {"x-forwarded-for": "203.0.113.5, 192.0.2.9, 10.1.1.1", "x-forwarded-proto": "gopher"}
+    assert (await realm(locked, {**chain, "host": "h"})).startswith("http://h/")
+    assert (
+        await realm(locked, {"x-forwarded-host": "a b", "x-forwarded-for": "junk", "host": "h"})
+    ) == "http://h/token"
+    assert seen == (["192.0.2.9", "192.0.2.9", "127.0.0.1"] if is_trusted else ["127.0.0.1"] * 3)
+
+
+async def test_an_external_url_is_the_last_word(locked: Locked, stage: Stage) -> None:
+    """Whatever the Host header says."""
+    stage.show(create_app(locked.local, gate=Gate(locked.local, locked.authority, external_url="https://r.example")))
+    assert await realm(locked, {"host": "other.example"}) == "https://r.example/token"
+
+
+# -- what is taken away, and what is written down ----------------------------------------------------------------------
+
+
+async def test_t5_a_token_of_somebody_who_is_gone(locked: Locked) -> None:
+    """T5: a token is for somebody who is there now, with the groups of now; nobody's is for nobody."""
+    access = Scope.repository("mine/boat", "pull")
+    for principal in (Principal("gone"), Principal("robot:none"), Principal("oidc:x:y", frozenset({"publisher:x"}))):
+        token = locked.authority.issue(principal, access).token
+        answer = await locked.wire.get("/v2/mine/boat/tags/list", headers={"authorization": f"Bearer {token}"})
+        assert challenge_of(answer).parameters["error"] == "invalid_token", principal
+    token = locked.authority.issue(ANONYMOUS, access).token
+    answer = await locked.wire.get("/v2/mine/boat/tags/list", headers={"authorization": f"Bearer {token}"})
+    assert answer.status_code == 401
+
+
+async def test_t4_a_token_is_good_for_v2_only(locked: Locked) -> None:
+    """T4: where tokens are made one logs in with a password; whoever holds a token gets no other for it."""
+    headers = await locked.bearer("alice", "repository:mine/boat:pull")
+    assert (await locked.wire.get("/token?service=moorage", headers=headers)).status_code == 401
+    form = {"grant_type": "refresh_token", "refresh_token": headers["authorization"].removeprefix("Bearer ")}
+    assert (await locked.wire.post("/token", data=form)).status_code == 401
+
+
+async def test_every_decision_is_audited(locked: Locked, stage: Stage, tmp_path: Path) -> None:
+    """Who, what, by which rule: for what was done, and for what was refused; and never a secret (T8)."""
+    await fill(locked.local, "mine/boat")
+    audit = AuditLog.open(str(tmp_path / "audit"))
+    gate = Gate(locked.local, locked.authority, audit=audit)
+    stage.show(create_app(locked.local, gate=gate, tokens=TokenServer(locked.authority, audit=audit)))
+    token = await locked.token("carol", "repository:mine/boat:pull")
+    bearer = {"authorization": f"Bearer {token}"}
+    assert (await locked.wire.get("/v2/mine/boat/manifests/latest", headers=bearer)).status_code == 200
+    assert (await locked.wire.delete("/v2/mine/boat/manifests/latest", headers=bearer)).status_code == 403
+    assert (await locked.wire.get("/v2/", headers=basic("carol", "a wrong secret"))).status_code == 401
+    audit.close()
+    text = (tmp_path / "audit").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert [(one["event"], one["allowed"], one.get("who"), one.get("action"), one.get("rule")) for one in lines] == [
+        ("login", True, "carol", None, None),
+        ("token", True, "carol", "repository:mine/boat:pull", None),
+        ("access", True, "carol", "pull", "readers"),
+        ("access", False, "carol", "delete", "default"),
+        ("login", False, None, None, None),
+    ]
+    assert lines[-1]["claimed"] == "carol"
+    assert not [secret for secret in (PASSWORD, token, "a wrong secret") if secret in text]
+
+
+async def test_a_refused_push_leaves_nothing(locked: Locked) -> None:
+    """The body of a request that is refused is nowhere."""
+    headers = basic("carol") | {"content-type": IMAGE.manifest.media_type}
+    answer = await locked.wire.put("/v2/mine/new/manifests/x", content=IMAGE.manifest.content, headers=headers)
+    assert answer.status_code == 403
+    with pytest.raises(ManifestUnknown):
+        await locked.local.resolve_manifest(RepositoryName("mine/new"), Tag("x"))
