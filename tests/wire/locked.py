@@ -62,8 +62,9 @@ class Locked:
 
     async def token(self, user: str, *scopes: str) -> str:
         """A token of ``user`` for the scopes; nobody's for an empty name."""
-        parameters = [("service", "moorage"), *(("scope", scope) for scope in scopes)]
-        answer = await self.wire.get("/token", params=parameters, headers=basic(user) if user else {})
+        answer = await self.wire.get(
+            "/token", params={"service": "moorage", "scope": scopes}, headers=basic(user) if user else {}
+        )
         assert answer.status_code == 200, answer.text
         return str(answer.json()["token"])
 

@@ -32,7 +32,7 @@ __all__ = ["authority", "files", "foundation", "locked"]
 pytestmark = ON_STAGE
 
 IMAGE = image("a locked image")
-LAYER = IMAGE.manifest.document.layers[0].digest
+LAYER = IMAGE.blobs[-1].digest
 NEW = blob("not there yet")
 UPLOADS = "/v2/mine/boat/blobs/uploads/"
 OTHERS = ("carol", "dora", "eve", "bob")
