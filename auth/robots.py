@@ -75,10 +75,15 @@ class Robots:
         return Robot(name, record.created, record.expires, record.sha256), secret
 
     async def revoke(self, name: str) -> bool:
-        """Takes the robot away; returns whether there was one."""
-        there = await self.find(name) is not None
-        await self._state.delete(f"{_KEPT}{robot_name(name)}")
-        return there
+        """Takes the robot away, also one whose record is damaged; returns whether there was one.
+
+        Raises:
+            ValueError: no robot can be called so.
+        """
+        kept = f"{_KEPT}{robot_name(name)}"
+        was_there = await self._state.read(kept) is not None
+        await self._state.delete(kept)
+        return was_there
 
     async def list(self) -> AsyncIterator[Robot]:
         """Every robot, expired ones too, by name."""

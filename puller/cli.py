@@ -27,9 +27,15 @@ _GROUPS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     "Store": {f"{_VERBS}.keeping": ("images", "history", "tag", "rm", "prune", "verify")},
     "Accounts": {f"{_VERBS}.accounts": ("login", "logout", "explain-auth")},
     "Shell": {f"{_VERBS}.completing": ("completion",)},
-    "Server": {_SERVER: ("serve", "config")},
+    "Server": {_SERVER: ("serve", "config"), "moorage.registry.accounts_cli": ("user", "token", "auth")},
 }
-_SERVER_HELP = {"serve": "Serve a registry.", "config": "Look at the server's settings."}  # not loaded for a list
+_SERVER_HELP = {  # not loaded for a list
+    "serve": "Serve a registry.",
+    "config": "Look at the server's settings.",
+    "user": "Keep the accounts of people.",
+    "token": "Keep robots: names and secrets for programs.",
+    "auth": "Look at who may do what.",
+}
 _MODULES = {verb: module for group in _GROUPS.values() for module, verbs in group.items() for verb in verbs}
 
 

@@ -105,6 +105,7 @@ async def test_damage_is_no_login(robots: Robots, state: StoredState) -> None:
     await state.write("robots/ci", stored.value[:-5], expect=stored.version)
     with pytest.raises(StateUnavailable, match="the robot ci is damaged: revoke it"):
         await robots.login("ci", secret)
+    assert await robots.revoke("ci")
 
 
 def test_secrets_differ() -> None:
