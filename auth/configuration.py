@@ -44,7 +44,8 @@ class TokenIssuerConfig:
     """An external token server of the docker protocol, whose tokens are taken as they are.
 
     One of ``certificates`` (PEM bundle), ``jwks_file`` and ``jwks_url`` is given. ``repositories``: those it may
-    speak for; what its tokens say about others is not believed.
+    speak for; what its tokens say about others is not believed. ``realm``: where it gives tokens, if clients are to be
+    sent there and not to us.
     """
 
     name: str
@@ -56,6 +57,7 @@ class TokenIssuerConfig:
     jwks_file: str | None = None
     jwks_url: str | None = None
     ca: str | None = None
+    realm: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,11 @@ class AuthConfig:
         from moorage.auth.configuration_file import parse_configuration  # noqa: PLC0415  # it builds these values
 
         return WatchedFile(path, lambda path, raw, _: parse_configuration(path, raw), clock=clock)
+
+    @property
+    def token_server(self) -> TokenIssuerConfig | None:
+        """Whom clients are sent to for tokens; None: to us."""
+        return next((one for one in self.token_issuers if one.realm), None)
 
     def groups_of(self, name: str) -> frozenset[str]:
         """The groups that hold the principal called ``name``."""

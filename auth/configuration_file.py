@@ -68,7 +68,7 @@ def parse_configuration(path: str, raw: bytes) -> AuthConfig:
         htpasswd=_htpasswd(top),
         groups=groups,
         issuers=issuers,
-        token_issuers=_each(top, "token_issuers", _token_issuer),
+        token_issuers=_token_issuers(top),
         publishers=publishers,
         basic_only="basic_only" in top and top["basic_only"].switch(),
         token_ttl=top["token_ttl"].seconds(60, 900) if "token_ttl" in top else TTL,
@@ -185,10 +185,17 @@ def _issuer(place: Place) -> IssuerConfig:
     )
 
 
+def _token_issuers(top: Mapping[str, Place]) -> tuple[TokenIssuerConfig, ...]:
+    found = _each(top, "token_issuers", _token_issuer)
+    if sum(one.realm is not None for one in found) > 1:
+        top["token_issuers"].fail("clients can be sent to one token server only: leave one 'realm'")
+    return found
+
+
 def _token_issuer(place: Place) -> TokenIssuerConfig:
     sources = ("certificates", "jwks_file", "jwks_url")
     needed = ("name", "issuer", "service", "repositories")
-    fields = place.fields((*needed, *sources, "algorithms", "ca"), required=needed)
+    fields = place.fields((*needed, *sources, "algorithms", "ca", "realm"), required=needed)
     if sum(source in fields for source in sources) != 1:
         place.fail("exactly one of 'certificates', 'jwks_file' and 'jwks_url' is needed")
     return TokenIssuerConfig(
@@ -201,6 +208,7 @@ def _token_issuer(place: Place) -> TokenIssuerConfig:
         jwks_file=_file(fields, "jwks_file"),
         jwks_url=fields["jwks_url"].made(_url) if "jwks_url" in fields else None,
         ca=_file(fields, "ca"),
+        realm=fields["realm"].made(_url) if "realm" in fields else None,
     )
 
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Any, Final, assert_never
 
 from moorage.auth.challenge import Challenge
+from moorage.auth.configuration import TokenIssuerConfig
 from moorage.auth.errors import AuthError, BadCredentials, InvalidToken, TooManyFailures
 from moorage.auth.policy import Action
 from moorage.auth.principal import printable
@@ -103,15 +104,22 @@ class Gate:
             {"Type": resource.type, "Class": resource.kind, "Name": resource.name, "Action": action}
             for resource, action in sorted(wanted.permissions)
         ]
-        if self._authority.config.basic_only:
+        config = self._authority.config
+        if config.basic_only:
             challenge = Challenge("basic", {"realm": REALM})
         else:
-            url = self._external_url or base_url(request)
-            parameters = {"realm": f"{url}/token", "service": self._authority.service}
+            parameters = self._token_server(config.token_server, request)
             if wanted:
                 parameters["scope"] = str(wanted)
             challenge = Challenge("bearer", parameters | _word(request, error))
         return Unauthorized(error.message, detail=detail or None), (b"www-authenticate", str(challenge).encode("ascii"))
+
+    def _token_server(self, other: TokenIssuerConfig | None, request: Request) -> dict[str, str]:
+        """Where tokens are had: here, or where the operator's own token server is."""
+        if other is not None:
+            return {"realm": other.realm or "", "service": other.service}
+        url = self._external_url or base_url(request)
+        return {"realm": f"{url}/token", "service": self._authority.service}
 
     async def _rights(self, shown: Shown, request: Request) -> Rights:
         try:

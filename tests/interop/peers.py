@@ -19,7 +19,7 @@ from cryptography.x509.oid import NameOID
 
 from tests.interop.programs import daemon, find
 
-__all__ = ["PEERS", "peer", "peer_with_tokens"]
+__all__ = ["PEERS", "peer", "peer_trusting", "peer_with_tokens", "signer", "token_server"]
 
 PEERS = {"distribution 3": ("registry", "serve"), "Debian's docker-registry": ("docker-registry", "serve")}
 """Name → program and verb. Both read the same kind of configuration file."""
@@ -46,19 +46,37 @@ def peer_with_tokens(place: Path, *, accounts: Mapping[str, str]) -> Iterator[st
 
     Everybody may do everything below ``NAME/``, and nothing else.
     """
+    with token_server(place, accounts=accounts) as (realm, certificate):
+        auth = f"auth: {{token: {{realm: '{realm}', service: 'peer', issuer: 'tokens', rootcertbundle: '{certificate}'}}}}\n"
+        with _registry("Debian's docker-registry", place, auth) as url:
+            yield url
+
+
+@contextmanager
+def token_server(place: Path, *, accounts: Mapping[str, str]) -> Iterator[tuple[str, Path]]:
+    """Runs the sample token server of distribution; yields where tokens are had, and the certificate of its key.
+
+    Its tokens are those of the issuer ``tokens``; everybody may do everything below ``NAME/``, and nothing else.
+    """
     place.mkdir(parents=True)
     address = _free_address()
-    key, certificate = _signer(place)
-    auth = (
-        f"auth: {{token: {{realm: 'http://{address}/token/', service: 'peer', issuer: 'tokens',"
-        f" rootcertbundle: '{certificate}'}}}}\n"
-    )
+    key, certificate = signer(place)
     server: list[str | Path] = [find("token-server"), "-addr", address, "-issuer", "tokens", "-realm", "tokens"]
     server += ["-key", key, "-passwd", _htpasswd(place, accounts)]
-    with (
-        daemon(server, place / "token-log", lambda: _answers(f"http://{address}/token/")),
-        _registry("Debian's docker-registry", place, auth) as url,
-    ):
+    with daemon(server, place / "token-log", lambda: _answers(f"http://{address}/token/")):
+        yield f"http://{address}/token/", certificate
+
+
+@contextmanager
+def peer_trusting(name: str, place: Path, *, realm: str, service: str, issuer: str, keys: str) -> Iterator[str]:
+    """Runs a registry that takes tokens of somebody else's token server; yields its URL.
+
+    Args:
+        keys: what it knows the keys by: ``rootcertbundle: FILE`` or ``jwks: FILE``.
+    """
+    place.mkdir(parents=True)
+    auth = f"auth: {{token: {{realm: '{realm}', service: '{service}', issuer: '{issuer}', {keys}}}}}\n"
+    with _registry(name, place, auth) as url:
         yield url
 
 
@@ -86,13 +104,14 @@ def _htpasswd(place: Path, accounts: Mapping[str, str]) -> Path:
     return place / "htpasswd"
 
 
-def _signer(place: Path) -> tuple[Path, Path]:
+def signer(place: Path) -> tuple[Path, Path]:
     """A key that signs tokens, and the certificate by which a registry knows it."""
     key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokens")])
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
     builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
     (place / "key.pem").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.TraditionalOpenSSL, NoEncryption()))
+    (place / "key.pem").chmod(0o600)
     (place / "certificate.pem").write_bytes(builder.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM))
     return place / "key.pem", place / "certificate.pem"
 

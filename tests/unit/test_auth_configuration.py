@@ -177,6 +177,11 @@ def _publisher(claims: str, issuer: str = "https://token.actions.githubuserconte
     )
 
 
+def _with_realm(name: str) -> str:
+    source = "jwks_file: keys.json, realm: 'https://auth.acme.test/token'"
+    return f"{{name: {name}, issuer: i, service: s, repositories: [a], {source}}}"
+
+
 def _token_issuer(sources: str) -> str:
     return f"token_issuers: [{{name: o, issuer: i, service: s, repositories: [a]{sources}}}]"
 
@@ -320,6 +325,16 @@ def _rule(who: str = "[alice]", repositories: str = "[a]", actions: str = "[pull
         pytest.param(_token_issuer(""), "exactly one of 'certificates', 'jwks_file' and 'jwks_url'", id="no keys"),
         pytest.param(
             _token_issuer(", certificates: bundle.pem, jwks_file: keys.json"), "exactly one of", id="two sources"
+        ),
+        pytest.param(
+            _token_issuer(", jwks_file: keys.json, realm: 'http://192.0.2.1/token'"),
+            "realm: 'http://192.0.2.1/token': expected https",
+            id="a realm over http",
+        ),
+        pytest.param(
+            f"token_issuers: [{_with_realm('a')}, {_with_realm('b')}]",
+            "clients can be sent to one token server only: leave one 'realm'",
+            id="two realms",
         ),
         pytest.param(
             _token_issuer(", jwks_url: 'http://192.0.2.1/keys'"),
