@@ -78,7 +78,8 @@ class _Link:
     async def pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, answers: bool) -> None:
         """Carries one direction until its end."""
         while piece := await reader.read(_PIECE):
-            first = self.answering != answers
+            is_go_ahead = answers and piece.startswith(b"HTTP/1.1 100 ") and piece.endswith(b"\r\n\r\n")
+            first = self.answering != answers and not is_go_ahead
             if first:
                 self.answering, self.carried = answers, 0
                 self.head = self.head if answers else piece[:200]

@@ -33,6 +33,7 @@ from botocore.exceptions import (
 )
 from botocore.loaders import Loader
 from moorage.storage_backends.errors import StorageError, StorageFull, StorageUnavailable
+from moorage.storage_backends.s3.direct import Direct
 from moorage.storage_backends.s3.location import Location
 
 __all__ = ["DEADLINE", "Calls", "Doubtful", "Refused", "Uncertain", "Unsent"]
@@ -44,13 +45,16 @@ _AFTER_OUTAGE: Final = 1.0
 _OUTAGE: Final = 2.0
 """For so many seconds after a call that waited ``DEADLINE`` in vain, the others wait ``_AFTER_OUTAGE`` seconds only."""
 
-_PULSE: Final = 2.0
+_PULSE: Final = 1.0
 """Seconds after which the server is asked for a sign of life while it takes long over a call."""
 
 _CONNECTIONS: Final = 64
 _CONNECT_TIMEOUT: Final = 2.0
 _READ_TIMEOUT: Final = 5.0
-_LONG_READ_TIMEOUT: Final = 60.0
+_LONG_STALL: Final = 10.0
+_LONG_THOUGHT: Final = 60.0
+"""Seconds without a sign on one connection, while others show that the server lives."""
+
 _FIRST_DELAY: Final = 0.1
 _LAST_DELAY: Final = 1.6
 _FULL = frozenset({"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "XMinioStorageFullDisk"})
@@ -91,9 +95,11 @@ class Calls:
         self._outage = -math.inf
         try:
             self._client = _connect(location, location.endpoint)
-            self._patient = _connect(location, location.endpoint, read_timeout=_LONG_READ_TIMEOUT)
+            self._patient = _connect(location, location.endpoint, connect=_LONG_STALL, read=_LONG_THOUGHT)
             public = location.public_endpoint
             self._signer = _connect(location, public) if public else self._client
+            self._direct = Direct(self._client, location.bucket)
+            self._direct_patient = Direct(self._patient, location.bucket)
         except (BotoCoreError, ValueError) as exc:
             raise StorageError(f"{location}: {exc}") from exc
 
@@ -159,8 +165,8 @@ class Calls:
             Refused: the server said no.
             Uncertain: it may or may not have been carried out.
         """
-        call = getattr(self._patient if is_long else self._client, operation)
-        return await self.run(operation, lambda: call(Bucket=self.bucket, **arguments))
+        direct = self._direct_patient if is_long else self._direct
+        return await self.run(operation, lambda: direct.call(operation, arguments))
 
     async def run(self, operation: str, work: Callable[[], _Result]) -> _Result:
         """Runs blocking ``work`` in the pool, its failures told as ours."""
@@ -174,7 +180,8 @@ class Calls:
             raise Unsent(f"S3 {operation}: {exc}") from exc
         except (BotoCoreError, OSError) as exc:
             # What else lies idle is as dead as this one, behind a router that forgot it: each would cost a timeout.
-            self._client.close()  # closes idle connections only; the client goes on
+            for client in (self._client, self._patient):
+                client.close()  # closes idle connections only; the client goes on
             raise Uncertain(f"S3 {operation}: {exc}") from exc
         self._outage = -math.inf
         return answer
@@ -199,13 +206,16 @@ async def _until_certain(attempt: Callable[[], Awaitable[_Result]], failures: li
     raise AssertionError("a count has no end")
 
 
-def _connect(location: Location, endpoint: str | None, *, read_timeout: float = _READ_TIMEOUT) -> BaseClient:
+def _connect(
+    location: Location, endpoint: str | None, *, connect: float = _CONNECT_TIMEOUT, read: float = _READ_TIMEOUT
+) -> BaseClient:
     config = Config(
         signature_version="s3v4",  # presigned URLs too: several servers refuse the older form
-        s3={"addressing_style": location.addressing},
+        # TLS keeps what it carries whole; without it the signature covers the bytes, a second hash of every one.
+        s3={"addressing_style": location.addressing, "payload_signing_enabled": (endpoint or "").startswith("http:")},
         max_pool_connections=_CONNECTIONS,
-        connect_timeout=_CONNECT_TIMEOUT,
-        read_timeout=read_timeout,
+        connect_timeout=connect,  # and for every block that is sent
+        read_timeout=read,
         retries={"total_max_attempts": 1, "mode": "standard"},  # we repeat, because we know what may be repeated
         # boto3's trailing checksums are unknown to many servers; digests are ours to check.
         request_checksum_calculation="when_required",

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from moorage.storage_backends.base import ObjectInfo
 from moorage.storage_backends.errors import KeyNotFound, UploadNotFound
+from moorage.storage_backends.s3.body import Body
 from moorage.storage_backends.s3.calls import Calls, Refused
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.objects import Objects, date_of
@@ -61,8 +62,9 @@ class Multipart:
             UploadNotFound: it was aborted or completed meanwhile.
         """
         try:
-            answer = await self._calls.carry(
-                "upload_part", Key=self._objects.remote(key), UploadId=multipart, PartNumber=number, Body=data
+            place = {"Key": self._objects.remote(key), "UploadId": multipart, "PartNumber": number}
+            answer = await self._calls.endure(
+                lambda: self._calls.once("upload_part", is_long=True, Body=Body(data), **place)
             )
         except Refused as exc:
             raise _gone(exc) from exc

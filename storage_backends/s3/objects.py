@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from moorage.storage_backends.base import ABSENT, ANY, CommonPrefix, Expect, ObjectInfo
 from moorage.storage_backends.errors import Conflict, KeyInvalid, KeyNotFound
+from moorage.storage_backends.s3.body import Body
 from moorage.storage_backends.s3.calls import Calls, Doubtful, Refused, Uncertain, Unsent
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.reading import S3Reading, describe, open_reading
@@ -88,14 +89,16 @@ class Objects:
             Doubtful: it does not now, but may have before.
         """
         nonce, was_sent, is_long = secrets.token_hex(16), False, len(data) >= _LARGE
-        arguments = {"Body": data, "Metadata": {NONCE: nonce}, **self._encryption, **_condition(expect)}
+        arguments = {"Metadata": {NONCE: nonce}, **self._encryption, **_condition(expect)}
 
         async def attempt() -> ObjectInfo:
             nonlocal was_sent
             if was_sent and (ours := await self._ours(key, nonce)) is not None:
                 return ours
             try:
-                answer = await self._calls.once("put_object", is_long=is_long, Key=self.remote(key), **arguments)
+                answer = await self._calls.once(
+                    "put_object", is_long=is_long, Key=self.remote(key), Body=Body(data), **arguments
+                )
             except Uncertain as exc:
                 was_sent = was_sent or not isinstance(exc, Unsent)
                 raise

@@ -18,6 +18,7 @@ from moorage.storage_backends.s3.calls import Calls, Refused, Uncertain
 __all__ = ["S3Reading", "describe", "open_reading"]
 
 _CHUNK: Final = 1024 * 1024
+_CRUMB: Final = 16 * 1024
 
 
 class S3Reading:
@@ -30,6 +31,7 @@ class S3Reading:
         self._at = start
         self._stop = stop
         self._first = b""
+        self._piece = _CHUNK
         self._body: Any = None
 
     def begin(self, first: bytes, body: Any) -> None:
@@ -68,10 +70,12 @@ class S3Reading:
             await self._reopen()
         body = self._body
         try:
-            chunk: bytes = await self._calls.run("read", lambda: body.read(_CHUNK))
+            chunk: bytes = await self._calls.run("read", lambda: body.read(self._piece))
         except Uncertain:
             self.close()
+            self._piece = _CRUMB  # what came before a break is lost, so on a bad line less is asked for at once
             raise
+        self._piece = min(_CHUNK, 2 * self._piece)
         if not chunk:
             self.close()
             raise Uncertain(f"S3 ends {self.info.key} before its last byte")
