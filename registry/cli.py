@@ -106,10 +106,22 @@ def check(**flags: Any) -> None:
             tls_context(settings.tls_cert, settings.tls_key)
         except CannotServe as exc:
             _fail(str(exc), 1)
+    if settings.has_login:
+        _check_login(settings)
     if settings.root.startswith("s3:"):
         _check_bucket(settings.root)
     for warning in _warnings(settings):
         _say(f"warning: {warning}")
+
+
+def _check_login(settings: Any) -> None:
+    from moorage.auth.errors import ConfigurationError  # noqa: PLC0415  # see the law
+    from moorage.registry.advice import check_login  # noqa: PLC0415
+
+    try:
+        check_login(settings)
+    except ConfigurationError as exc:
+        _fail(str(exc), 1)
 
 
 def _check_bucket(root: str) -> None:
@@ -149,13 +161,19 @@ def _load(flags: dict[str, Any]) -> Any:
 def _warnings(settings: Any) -> list[str]:
     found = []
     if not _is_loopback(settings.listen.host):
-        found.append(f"whoever reaches {settings.listen} may push and delete: this version has no login yet")
+        if not settings.has_login:
+            found.append(f"whoever reaches {settings.listen} may push and delete: --htpasswd FILE asks for a login")
         if settings.tls_cert is None:
-            found.append("without --tls-cert and --tls-key others on the network can read and change what passes")
+            what = "read passwords, and read and change" if settings.has_login else "read and change"
+            found.append(f"without --tls-cert and --tls-key others on the network can {what} what passes")
     if settings.tls_key and os.path.exists(settings.tls_key) and os.stat(settings.tls_key).st_mode & 0o077:
         found.append(f"others may read the key {settings.tls_key}: chmod 600 it")
     if settings.redirect and settings.root.startswith("s3:"):
         found += _redirect_warnings(settings)
+    if settings.has_login:
+        from moorage.registry.advice import login_warnings  # noqa: PLC0415  # see the law
+
+        found += login_warnings(settings)
     return found
 
 

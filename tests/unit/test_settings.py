@@ -168,3 +168,79 @@ def test_certificate_and_key_go_together() -> None:
     """One without the other is a mistake."""
     with pytest.raises(SettingsError, match="tls_cert and tls_key"):
         load_settings({"tls_cert": "/c"}, {})
+
+
+@pytest.mark.parametrize(
+    ("text", "url"),
+    [
+        pytest.param("https://registry.example.org", "https://registry.example.org", id="a name"),
+        pytest.param("https://Registry.Example.org:5000/", "https://registry.example.org:5000", id="a port"),
+        pytest.param("http://[::1]:5000", "http://[::1]:5000", id="an address"),
+    ],
+)
+def test_external_urls(text: str, url: str) -> None:
+    """Scheme and host, as it stands before /v2/."""
+    assert load_settings({"external_url": text}, {}).settings.external_url == url
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("registry.example.org", id="no scheme"),
+        pytest.param("ftp://registry.example.org", id="another scheme"),
+        pytest.param("https://", id="no host"),
+        pytest.param("https://user@registry.example.org", id="a user"),
+        pytest.param("https://registry.example.org/registry", id="a path"),
+        pytest.param("https://registry.example.org?a=b", id="a query"),
+        pytest.param('https://registry"', id="a quote"),
+    ],
+)
+def test_what_is_no_external_url(text: str) -> None:
+    """It stands in a header for all clients, so nothing in it is guessed."""
+    with pytest.raises(SettingsError, match="external_url"):
+        load_settings({"external_url": text}, {})
+
+
+def test_trusted_proxies(tmp_path: Path) -> None:
+    """Addresses and networks, in a flag or as a list in the file; nobody by default (T12)."""
+    assert "127.0.0.1" not in load_settings({}, {}).settings.trusted_proxies
+    for loaded in (
+        load_settings({"trusted_proxies": "10.0.0.0/8, 2001:db8::1"}, {}),
+        load_settings({}, {}, config=_file(tmp_path, "trusted_proxies: [10.0.0.0/8, '2001:db8::1']\n")),
+    ):
+        networks = loaded.settings.trusted_proxies
+        assert str(networks) == "10.0.0.0/8,2001:db8::1/128"
+        assert all(address in networks for address in ("10.1.2.3", "2001:db8::1", "::ffff:10.1.2.3"))
+        assert not any(address in networks for address in ("11.0.0.1", "2001:db8::2", "unix", ""))
+
+
+@pytest.mark.parametrize("value", ["*", "10.0.0.1/8", "", "localhost", 8, ["10.0.0.0/8", 5]], ids=repr)
+def test_what_is_no_network(value: object) -> None:
+    """T12: there is no way to write "everybody" by accident; host bits are a mistake somewhere."""
+    with pytest.raises(SettingsError, match="trusted_proxies"):
+        load_settings({"trusted_proxies": value}, {})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        pytest.param({"htpasswd": "h", "auth": "a"}, "exclude each other", id="both"),
+        pytest.param({"htpasswd": "h", "root": "s3://bucket"}, "set signing_key", id="a bucket without a key"),
+        pytest.param({"auth": "a", "root": "memory:"}, "set signing_key", id="memory without a key"),
+        pytest.param({"signing_key": "k"}, "together with htpasswd or auth", id="a key for nothing"),
+        pytest.param({"audit_log": "-"}, "together with htpasswd or auth", id="an audit of nothing"),
+    ],
+)
+def test_login_settings_that_do_not_go_together(flags: dict[str, object], message: str) -> None:
+    """Each says what to set instead."""
+    with pytest.raises(SettingsError, match=message):
+        load_settings(flags, {})
+
+
+def test_the_signing_key_lies_beside_the_root() -> None:
+    """Unless it is said where; DESIGN 8."""
+    settings = load_settings({"htpasswd": "h", "root": "/images/"}, {}).settings
+    assert settings.has_login
+    assert settings.signing_key_file == "/images.key"
+    assert load_settings({"auth": "a", "signing_key": "/k"}, {}).settings.signing_key_file == "/k"
+    assert not load_settings({}, {}).settings.has_login
