@@ -47,8 +47,10 @@ def peer_with_tokens(place: Path, *, accounts: Mapping[str, str]) -> Iterator[st
     Everybody may do everything below ``NAME/``, and nothing else.
     """
     with token_server(place, accounts=accounts) as (realm, certificate):
-        auth = f"auth: {{token: {{realm: '{realm}', service: 'peer', issuer: 'tokens',"
-        f" rootcertbundle: '{certificate}'}}}}\n"
+        auth = (
+            f"auth: {{token: {{realm: '{realm}', service: 'peer', issuer: 'tokens',"
+            f" rootcertbundle: '{certificate}'}}}}\n"
+        )
         with _registry("Debian's docker-registry", place, auth) as url:
             yield url
 
