@@ -24,6 +24,7 @@ from moorage.auth.policy import Action, Decision
 from moorage.auth.principal import ROBOT, Principal
 from moorage.auth.robots import Robot, Robots, robot_name
 from moorage.registry.explained import doubt_about, explain, parse_target, parse_user, rules_about
+from moorage.registry.keys_cli import rotate_key
 from moorage.registry.oci import OciError
 from moorage.registry.operating import (
     Refused,
@@ -215,7 +216,10 @@ def list_tokens(as_json: bool, **where: Any) -> None:
 
 @click.group()
 def auth() -> None:
-    """Look at who may do what."""
+    """Look at who may do what, and at the keys of tokens."""
+
+
+auth.add_command(rotate_key)
 
 
 @auth.command("test")
