@@ -235,3 +235,13 @@ def test_nobody_is_named_like_an_insider() -> None:
         assert not decide(Policy((rule,)), Principal(name), Action.PULL, "a")
         assert "\n" not in str(Principal(name))
     assert str(ANONYMOUS) == "anonymous"
+
+
+def test_what_is_remembered_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many principals come, each gets the rules that are about them, and the memory stays small."""
+    monkeypatch.setattr("moorage.auth.policy._REMEMBERED", 3)
+    policy = Policy(_POLICY.rules, _POLICY.anonymous)
+    for who in (_ALICE, _BOB, _CAROL, _RELEASE, _CI, ANONYMOUS, _ALICE, Principal("alice")) * 2:
+        expected = tuple(rule for rule in policy.rules if rule.names(who)) + policy.anonymous
+        assert policy.rules_for(who) == expected
+    assert len(policy._known) == 3
