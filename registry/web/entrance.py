@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Self
 
+from moorage.auth.errors import ConfigurationError
 from moorage.registry.auth_state import StoredState
 from moorage.registry.oci import Registry
 from moorage.registry.outbound import Outbound
@@ -35,11 +36,10 @@ class Entrance:
             store: where robots and refresh tokens are kept.
 
         Raises:
-            ConfigurationError: a file that the configuration names cannot be used.
-            OSError: the audit log cannot be opened.
+            ConfigurationError: a file that the configuration names cannot be used, or the audit log not be opened.
         """
         authority = Authority(foundation, StoredState(store), Outbound())
-        audit = AuditLog.open(settings.audit_log) if settings.audit_log else None
+        audit = _open_audit(settings.audit_log) if settings.audit_log else None
         gate = Gate(registry, authority, external_url=settings.external_url, audit=audit)
         return cls(gate, TokenServer(authority, audit=audit), authority, audit)
 
@@ -52,3 +52,10 @@ class Entrance:
         self._authority.close()
         if self._audit is not None:
             self._audit.close()
+
+
+def _open_audit(place: str) -> AuditLog:
+    try:
+        return AuditLog.open(place)
+    except OSError as exc:
+        raise ConfigurationError(f"cannot open the audit log {place}: {exc.strerror}") from exc
