@@ -1,7 +1,7 @@
 """A load balancer that never sends two requests in a row to the same replica.
 
 Law: bytes pass unchanged, and every request has a connection of its own behind us, so nothing but the balancing differs
-from asking a replica. Only HTTP/1.1 as clients speak it: what cannot be framed ends the connection.
+from asking a replica. What is not HTTP (clients try TLS first) a replica answers as well.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ __all__ = ["RoundRobin"]
 _PIECE = 256 * 1024
 _LIMIT = 1024 * 1024
 _HEAD_END = b"\r\n\r\n"
+_LINGER = 5.0
+"""Seconds for a client to notice that it was answered before it had sent everything; closing at once could cost it the
+answer (RFC 9112 section 9.6)."""
 
 
 class RoundRobin:
@@ -63,29 +66,65 @@ class RoundRobin:
             task.cancel()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, asyncio.CancelledError):
+        with suppress(
+            ConnectionError,
+            TimeoutError,
+            asyncio.IncompleteReadError,
+            asyncio.LimitOverrunError,
+            asyncio.CancelledError,
+        ):
             while await self._exchange(reader, writer):
                 pass
+            writer.write_eof()
+            async with asyncio.timeout(_LINGER):
+                while await reader.read(_PIECE):
+                    pass
         writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """Passes one request on and its answer back; says whether another may follow."""
         first = await reader.readexactly(1)
-        if not first.isalpha():
-            return False  # TLS, which we do not speak
-        request = _Head(first + await reader.readuntil(_HEAD_END))
         replica = next(self._turns)
         self.sent[replica] += 1
         place = urlsplit(replica)
         behind, ahead = await asyncio.open_connection(place.hostname, place.port, limit=_LIMIT)
-        sending = asyncio.create_task(_send(request, reader, ahead))
         try:
-            answer = await _answer(request, behind, writer)
-            return sending.done() and not (request.is_last or answer.is_last)
+            if not first.isalpha():
+                return await _refuse(first, behind, ahead, writer)
+            return await _converse(_Head(first + await reader.readuntil(_HEAD_END)), reader, writer, behind, ahead)
         finally:
-            sending.cancel()
-            await asyncio.gather(sending, return_exceptions=True)
             ahead.transport.abort()
+
+
+async def _refuse(
+    first: bytes, behind: asyncio.StreamReader, ahead: asyncio.StreamWriter, writer: asyncio.StreamWriter
+) -> bool:
+    """Lets a replica say what it thinks of something that does not begin like a request."""
+    ahead.write(first)
+    ahead.write_eof()
+    writer.write(await behind.read())
+    await writer.drain()
+    return False
+
+
+async def _converse(
+    request: _Head,
+    reader: asyncio.StreamReader,
+    writer: asyncio.StreamWriter,
+    behind: asyncio.StreamReader,
+    ahead: asyncio.StreamWriter,
+) -> bool:
+    """One request and its answer, both at once; says whether another may follow."""
+    sending = asyncio.create_task(_send(request, reader, ahead))
+    try:
+        answer = await _answer(request, behind, writer)
+        await asyncio.wait({sending}, timeout=_LINGER)
+        if sending.done() and sending.exception() is None:
+            return not (request.is_last or answer.is_last)
+        return False
+    finally:
+        sending.cancel()
+        await asyncio.gather(sending, return_exceptions=True)
 
 
 class _Head:

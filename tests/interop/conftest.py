@@ -1,4 +1,4 @@
-"""A real ``moorage serve``, with one worker and with four, sample images, and the foreign programs of this machine."""
+"""A real ``moorage serve`` over a directory and over S3, sample images, and the foreign programs of this machine."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,8 @@ import pytest
 from tests.interop.images import sample_layout
 from tests.interop.programs import Program, daemon, find
 from tests.interop.stored import Stored
+from tests.s3.replicas import serving_twice
+from tests.s3.servers import running
 from tests.servers import MoorageProcess
 
 
@@ -28,15 +31,35 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.skip(reason="needs root"))
 
 
-@pytest.fixture(scope="session", params=[pytest.param(1, id="1 worker"), pytest.param(4, id="4 workers")])
+_SETUPS = [
+    pytest.param(1, id="1 worker"),
+    pytest.param(4, id="4 workers"),
+    pytest.param("minio", id="two replicas over minio, redirects"),
+]
+
+
+@pytest.fixture(scope="session", params=_SETUPS)
 def registry(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
-    """Moorage, as people run it, and what it holds."""
-    root = tmp_path_factory.mktemp("moorage") / "root"
-    with MoorageProcess(root, workers=request.param) as server:
-        stored = Stored(server.url, root)
+    """Moorage, as people run it, and what it holds: over a directory, and over a bucket to which clients are sent."""
+    place = tmp_path_factory.mktemp("moorage")
+    with over_bucket(place) if request.param == "minio" else over_directory(place / "root", request.param) as stored:
         yield stored
         stored.close()
+
+
+@contextmanager
+def over_directory(root: Path, workers: int) -> Iterator[Stored]:
+    """One server with so many workers."""
+    with MoorageProcess(root, workers=workers) as server:
+        yield Stored(server.url, lambda: sum(1 for _ in (root / "data").glob("*/*")))
         assert server.process.poll() is None, f"the server did not live to the end: {server.errors}"
+
+
+@contextmanager
+def over_bucket(place: Path) -> Iterator[Stored]:
+    """Two servers that take turns."""
+    with running("minio", place) as server, serving_twice(server, redirect=True) as replicas:
+        yield Stored(replicas.url, lambda: len([key for key in server.keys(replicas.bucket) if "/data/" in key]))
 
 
 @pytest.fixture(scope="session")

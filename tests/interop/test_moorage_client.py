@@ -20,7 +20,7 @@ def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     """A registry that is not Moorage."""
     place = tmp_path_factory.mktemp("peer") / "place"
     with peer(request.param, place) as url:
-        stored = Stored(url, place)
+        stored = Stored(url)
         yield stored
         stored.close()
 

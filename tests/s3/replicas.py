@@ -12,6 +12,9 @@ from tests.servers import MoorageProcess
 
 __all__ = ["SETUPS", "Replicas", "Setup", "serving_twice"]
 
+_AT_ONCE = 1000
+"""Most keys that S3 deletes in one request."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -40,10 +43,10 @@ class Replicas:
     def empty(self) -> None:
         """Takes everything out of the bucket but what makes it a registry."""
         client = self.server.client()
-        for page in client.get_paginator("list_objects_v2").paginate(Bucket=self.bucket):
-            keys = [{"Key": one["Key"]} for one in page.get("Contents", ()) if not one["Key"].endswith("/format")]
-            if keys:
-                client.delete_objects(Bucket=self.bucket, Delete={"Objects": keys, "Quiet": True})
+        keys = [{"Key": key} for key in self.server.keys(self.bucket) if not key.endswith("/format")]
+        for start in range(0, len(keys), _AT_ONCE):
+            wanted = {"Objects": keys[start : start + _AT_ONCE], "Quiet": True}
+            client.delete_objects(Bucket=self.bucket, Delete=wanted)
 
 
 @contextmanager

@@ -44,8 +44,9 @@ class S3Server:
         return name
 
     def keys(self, bucket: str) -> list[str]:
-        """Every key in a bucket (of at most a thousand)."""
-        return [one["Key"] for one in self.client().list_objects_v2(Bucket=bucket).get("Contents", ())]
+        """Every key in a bucket."""
+        pages = self.client().get_paginator("list_objects_v2").paginate(Bucket=bucket)
+        return [one["Key"] for page in pages for one in page.get("Contents", ())]
 
     def open_multiparts(self, bucket: str) -> list[str]:
         """The keys of multipart uploads that are open, as far as the server lists them."""

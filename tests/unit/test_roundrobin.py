@@ -75,3 +75,14 @@ async def test_a_client_that_leaves_is_seen_to_leave(echoes: tuple[RoundRobin, l
     writer.close()
     async with asyncio.timeout(60):
         await one.left.wait()
+
+
+async def test_what_is_no_request_is_answered_by_a_replica(echoes: tuple[RoundRobin, list[_Echo]]) -> None:
+    """A client that tries TLS first learns at once that this is none."""
+    balancer, _ = echoes
+    place = urlsplit(balancer.url)
+    reader, writer = await asyncio.open_connection(place.hostname, place.port)
+    writer.write(b"\x16\x03\x01\x00\xc8" + bytes(200))
+    async with asyncio.timeout(60):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
