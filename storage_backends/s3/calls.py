@@ -34,7 +34,6 @@ from botocore.exceptions import (
 from botocore.loaders import Loader
 from moorage.storage_backends.errors import StorageError, StorageFull, StorageUnavailable
 from moorage.storage_backends.s3.direct import Direct
-from moorage.storage_backends.s3.direct import Direct
 from moorage.storage_backends.s3.location import Location
 
 __all__ = ["DEADLINE", "Calls", "Doubtful", "Refused", "Uncertain", "Unsent"]
@@ -99,8 +98,6 @@ class Calls:
             self._patient = _connect(location, location.endpoint, connect=_LONG_STALL, read=_LONG_THOUGHT)
             public = location.public_endpoint
             self._signer = _connect(location, public) if public else self._client
-            self._direct = Direct(self._client, location.bucket)
-            self._direct_patient = Direct(self._patient, location.bucket)
             self._direct = Direct(self._client, location.bucket)
             self._direct_patient = Direct(self._patient, location.bucket)
         except (BotoCoreError, ValueError) as exc:
