@@ -41,7 +41,8 @@ class Certificates:
 
     def chain_of(self, kid: str) -> list[str]:
         """The chain for the key with this thumbprint, as ``x5c`` has it (RFC 7515, 4.1.6); empty: there is none."""
-        leaf = next((one for one in self._bundle if _name_of(one) == kid), None)
+        ours = [one for one in self._bundle if _name_of(one) == kid]
+        leaf = max(ours, key=lambda one: one.not_valid_after_utc, default=None)
         chain = [] if leaf is None else [leaf, *self._issuers_of(leaf)]
         return [base64.b64encode(one.public_bytes(Encoding.DER)).decode() for one in chain[:_LONGEST_CHAIN]]
 

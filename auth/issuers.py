@@ -178,7 +178,7 @@ class FetchedKeys:
         document = await self._document(self._url.rstrip("/") + _DISCOVERY)
         found = document if isinstance(document, dict) else {}
         url = found.get("jwks_uri")
-        if found.get("issuer") != self._url or not isinstance(url, str):
+        if found.get("issuer") != self._url or not isinstance(url, str) or not (url.isascii() and url.isprintable()):
             raise IssuerUnavailable(f"{self._url}: its discovery document is another issuer's, or names no keys")
         return url
 

@@ -288,7 +288,10 @@ class TokenVerifier:
 
 
 async def _examine_foreign(token: SignedToken, issuer: TokenIssuer, now: float) -> Grant:
-    token.check_signature(await issuer.keys.find(token.header, token.algorithm))
+    key = await issuer.keys.find(token.header, token.algorithm)
+    if now >= key.good_until:
+        raise InvalidToken("key-expired")
+    token.check_signature(key)
     claims = token.claims
     check_audience(claims, issuer.audience)
     expires = check_times(claims, now=now)

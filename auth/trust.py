@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeAlias, TypeGuard
@@ -35,17 +36,30 @@ _RSA_BITS: Final = range(2048, 8193)
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A key with the algorithms it may be used with, and the names that tokens may call it by."""
+    """A key with the algorithms it may be used with, and the names that tokens may call it by.
+
+    ``good_until``: seconds since 1970; a certificate's key is trusted no longer than the certificate.
+    """
 
     public: PublicKey
     algorithms: frozenset[str]
     names: frozenset[str]
+    thumbprint: str
+    good_until: float = math.inf
 
     @classmethod
-    def of(cls, public: PublicKey, *, algorithms: Collection[str] = ALGORITHMS, kid: str = "") -> Self:
+    def of(
+        cls,
+        public: PublicKey,
+        *,
+        algorithms: Collection[str] = ALGORITHMS,
+        kid: str = "",
+        good_until: float = math.inf,
+    ) -> Self:
         """The key as an issuer uses it: also by its thumbprint and the older key id of docker's libtrust."""
-        names = {thumbprint(public), _libtrust_id(public)} | ({kid} if kid else set())
-        return cls(public, frozenset(algorithms) & _algorithms_of(public), frozenset(names))
+        name = thumbprint(public)
+        names = {name, _libtrust_id(public)} | ({kid} if kid else set())
+        return cls(public, frozenset(algorithms) & _algorithms_of(public), frozenset(names), name, good_until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +82,16 @@ class KeySet:
 
     @classmethod
     def of_certificates(cls, pem: bytes, *, algorithms: Collection[str]) -> Self:
-        """The keys of a bundle of certificates, each trusted for itself, whatever its dates.
+        """The keys of a bundle of certificates, each trusted for itself until its end.
 
         Raises:
             ValueError: there is no certificate in it, or none whose key can be used.
         """
-        publics = (certificate.public_key() for certificate in x509.load_pem_x509_certificates(pem))
-        return cls._usable(TrustedKey.of(public, algorithms=algorithms) for public in publics if is_usable(public))
+        found = sorted(x509.load_pem_x509_certificates(pem), key=lambda one: one.not_valid_after_utc)
+        keys = ((one.public_key(), one.not_valid_after_utc.timestamp()) for one in found)
+        return cls._usable(
+            TrustedKey.of(public, algorithms=algorithms, good_until=end) for public, end in keys if is_usable(public)
+        )
 
     @classmethod
     def _usable(cls, keys: Iterable[TrustedKey]) -> Self:
@@ -84,16 +101,16 @@ class KeySet:
         return cls(usable)
 
     def select(self, header: Mapping[str, Any], algorithm: str) -> TrustedKey:
-        """The one key that the header of a token names, for the token's algorithm.
+        """The one key that the header of a token names, for the token's algorithm; of several entries of it the last.
 
         Raises:
             InvalidToken: it names none of them, or the key is for another algorithm.
         """
         for name in _names_in(header):
             named = [key for key in self.keys if name in key.names]
-            fitting = [key for key in named if algorithm in key.algorithms]
+            fitting = {key.thumbprint: key for key in named if algorithm in key.algorithms}
             if len(fitting) == 1:
-                return fitting[0]
+                return next(iter(fitting.values()))
             if named:
                 raise InvalidToken("algorithm" if not fitting else "key-ambiguous")
         raise InvalidToken("key-unknown")

@@ -363,10 +363,13 @@ def test_too_much_for_one_token(signer: TokenSigner) -> None:
 # Certificates
 
 
-def _certificate(key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, form: str = "x5c") -> str:
-    name, now = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokens")]), datetime.now(UTC)
+def _certificate(
+    key: ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey, form: str = "x5c", *, end: int = _NOW + 86400
+) -> str:
+    """A self-signed certificate that holds until ``end``, in seconds since 1970."""
+    name, until = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "tokens")]), datetime.fromtimestamp(end, UTC)
     builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-    builder = builder.not_valid_before(now - timedelta(hours=1)).not_valid_after(now + timedelta(days=1))
+    builder = builder.not_valid_before(until - timedelta(days=400)).not_valid_after(until)
     signed = builder.sign(key, hashes.SHA256() if isinstance(key, ec.EllipticCurvePrivateKey) else None)
     if form == "pem":
         return signed.public_bytes(Encoding.PEM).decode()
@@ -457,6 +460,31 @@ async def test_an_issuer_by_certificate(ring: KeyRing, clock: Clock, name: str) 
     }
     token = _foreign(key, "ES256", **header[name])()
     assert (await _trusting(ring, clock, Keys(keys)).verify(token)).access == _SCOPE
+
+
+async def test_a_certificate_ends(ring: KeyRing, clock: Clock) -> None:
+    """And its key with it, unless there is a newer one for the same key."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    old, new = (_certificate(key, "pem", end=end).encode() for end in (_NOW + 10, _NOW + 1000))
+    token = _foreign(key, "ES256", kid=thumbprint(key.public_key()))()
+    for bundle, is_good in ((old, True), (new + old, True), (old, False), (new + old, True)):
+        verifier = _trusting(ring, clock, Keys(KeySet.of_certificates(bundle, algorithms=("ES256",))))
+        if is_good:
+            await verifier.verify(token)
+        else:
+            assert await _reason(verifier, token) == "key-expired"
+        clock.now += 5
+
+
+async def test_two_keys_of_one_name(ring: KeyRing, clock: Clock, rsa_key: rsa.RSAPrivateKey) -> None:
+    """Nobody can tell which is meant; the same key twice is one."""
+    other = jwk_of(rsa.generate_private_key(65537, 2048), kid="k")
+    twice = {"keys": [jwk_of(rsa_key, kid="k"), jwk_of(rsa_key, kid="k", alg="RS256")]}
+    token = _foreign(rsa_key, "RS256", kid="k")()
+    await _trusting(ring, clock, Keys(KeySet.of_jwks(twice, algorithms=("RS256",)))).verify(token)
+    twice["keys"].append(other)
+    ambiguous = _trusting(ring, clock, Keys(KeySet.of_jwks(twice, algorithms=("RS256",))))
+    assert await _reason(ambiguous, token) == "key-ambiguous"
 
 
 async def test_another_issuers_keys_are_looked_at_again(
