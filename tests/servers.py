@@ -92,7 +92,7 @@ class MoorageProcess:
             )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        if not self._ready.wait(20) or not self.url:
+        if not self._ready.wait(60) or not self.url:
             self.kill()
             raise AssertionError(f"moorage serve did not start: {self.errors}")
         return self

@@ -37,13 +37,8 @@ def main() -> int:
             proxy = stack.enter_context(FaultProxy(str(place.hostname), place.port or 80))
             proxy.fault = Fault(when=sometimes(given.lost_answers, seed=given.seed), reset=0)
             root = root.replace(server.endpoint, proxy.endpoint)
-        report = trial(
-            root,
-            replicas=given.replicas,
-            environment=server.environment,
-            operations=given.operations,
-            seed=given.seed,
-        )
+        roots = [root] * given.replicas
+        report = trial(roots, environment=server.environment, operations=given.operations, seed=given.seed)
     print(f"{given.server}, {given.replicas} replicas, {time.monotonic() - began:.0f} s: {report}")
     print("\n".join(report.complaints[:5]))
     return 1 if report.complaints else 0

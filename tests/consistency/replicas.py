@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import random
 import threading
+from collections.abc import Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Self
@@ -17,11 +18,11 @@ __all__ = ["Replicas"]
 
 
 class Replicas:
-    """``count`` processes of ``moorage serve`` over ``root``. Use it as a context manager. ``kills``: so far."""
+    """One process of ``moorage serve`` over each of ``roots``. Use it as a context manager. ``kills``: so far."""
 
-    def __init__(self, root: str, count: int, *, environment: dict[str, str], arguments: tuple[str, ...] = ()) -> None:
-        self._root, self._environment, self._arguments = root, environment, arguments
-        self._running: list[MoorageProcess | None] = [None] * count
+    def __init__(self, roots: Sequence[str], *, environment: dict[str, str]) -> None:
+        self._roots, self._environment = roots, environment
+        self._running: list[MoorageProcess | None] = [None] * len(roots)
         self.kills = 0
         self.failure: BaseException | None = None
 
@@ -57,10 +58,8 @@ class Replicas:
             self.failure = failure
 
     def _start(self, number: int) -> None:
-        replica = MoorageProcess(
-            self._root, "--drain-delay", "0s", *self._arguments, environment=self._environment
-        ).__enter__()
-        self._running[number] = replica
+        replica = MoorageProcess(self._roots[number], "--drain-delay", "0s", environment=self._environment)
+        self._running[number] = replica.__enter__()
 
     def _stop(self) -> None:
         for replica in self._running:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -34,11 +35,13 @@ class Report:
 
 
 def trial(
-    root: str, *, replicas: int, environment: dict[str, str], operations: int, seed: int, kills: bool = True
+    roots: Sequence[str], *, environment: dict[str, str], operations: int, seed: int, kills: bool = True
 ) -> Report:
-    """Runs it over the bucket ``root``; ``environment`` holds the credentials."""
-    with Replicas(root, replicas, environment=environment) as group:
-        tags, uploads = TagLoad(group.urls, operations, seed), UploadLoad(group.urls, seed)
+    """Runs it with a replica for each of ``roots``, which are one bucket; ``environment`` holds the credentials."""
+    with Replicas(roots, environment=environment) as group:
+        # A repository of its own: histories begin with tags that nobody has written.
+        tags = TagLoad(group.urls, operations, seed, name=f"team/register-{secrets.token_hex(4)}")
+        uploads = UploadLoad(group.urls, seed)
         stop = threading.Event()
         with _threads(stop, lambda: uploads.run(stop), *([lambda: group.harass(stop, seed=seed)] if kills else [])):
             tags.run()

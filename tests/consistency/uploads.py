@@ -24,7 +24,7 @@ _MIB: Final = 1024 * 1024
 _SIZES: Final = (0, 2, 70_000, 5 * _MIB, 12 * _MIB, 13 * _MIB, 26 * _MIB)
 """Around the size of a part (12 MiB) and the limit of what is budgeted."""
 
-_PATIENCE: Final = 60.0
+_PATIENCE: Final = 180.0
 """Seconds without any progress after which an upload hangs."""
 
 
