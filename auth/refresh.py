@@ -114,14 +114,20 @@ class RefreshTokens:
         raise StateUnavailable("the refresh token is redeemed by many at once")
 
     async def sweep(self) -> int:
-        """Removes families that have ended; returns how many."""
+        """Removes families that have ended, and what cannot be read, which nobody can redeem; returns how many."""
         removed = 0
         async for name in self._state.names(_KEPT):
             stored = await self._state.read(name)
-            if stored and _decoded(stored).ends <= self._now():
+            if stored and self._has_ended(stored):
                 await self._state.delete(name)
                 removed += 1
         return removed
+
+    def _has_ended(self, stored: Stored) -> bool:
+        try:
+            return _decoded(stored).ends <= self._now()
+        except StateUnavailable:
+            return True
 
     async def _holder(self, raw: str, record: _Record) -> Principal:
         """Whose the family is; ends it where they are not who they were."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -350,6 +351,15 @@ def test_what_is_wrong_is_refused_with_its_place(folder: Path, text: str, messag
     assert message in str(caught.value)
     assert str(caught.value).startswith(str(folder / "auth.yaml"))
     assert "\n" not in str(caught.value)
+
+
+def test_the_example_of_the_readme(folder: Path) -> None:
+    """Whoever copies it gets what it says."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text("utf-8")
+    (example,) = re.findall(r"```yaml\n(# moorage serve --auth .*?)```", readme, re.DOTALL)
+    config = _load(folder, example)
+    assert decide(config.policy, Principal("alice", config.groups_of("alice")), Action.CREATE, "apps/web")
+    assert not decide(config.policy, Principal("mallory"), Action.PULL, "apps/web")
 
 
 @pytest.mark.parametrize(

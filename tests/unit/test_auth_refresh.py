@@ -215,3 +215,17 @@ async def test_what_has_ended_is_swept(tokens: RefreshTokens, world: World) -> N
     assert await tokens.sweep() == 1
     await tokens.redeem(raw)
     assert await tokens.sweep() == 0
+    await world.state.write("refresh/damaged", b"{", expect=None)
+    assert await tokens.sweep() == 1
+    await tokens.redeem(raw)
+
+
+async def test_damage_is_no_token(tokens: RefreshTokens, world: World) -> None:
+    """A record that cannot be read allows nothing, and is not taken for a wrong password."""
+    raw = await _first(tokens)
+    (name,) = [name async for name in world.state.names("refresh/")]
+    stored = await world.state.read(name)
+    assert stored is not None
+    await world.state.write(name, stored.value[:-2], expect=stored.version)
+    with pytest.raises(StateUnavailable, match="damaged"):
+        await tokens.redeem(raw)
