@@ -11,6 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+import trustme
 from cryptography import x509
 from moorage.auth.keys import KeyRing
 from moorage.auth.trust import is_usable, to_jwk
@@ -30,8 +31,10 @@ rules:
 """
 _PEERS = [
     pytest.param("distribution 3", "certificates", id="distribution 3, by certificate"),
+    pytest.param("distribution 3", "chain", id="distribution 3, by root certificate"),
     pytest.param("distribution 3", "jwks", id="distribution 3, by JWKS"),
     pytest.param("Debian's docker-registry", "certificates", id="Debian's docker-registry, by certificate"),
+    pytest.param("Debian's docker-registry", "chain", id="Debian's docker-registry, by root certificate"),
 ]
 
 
@@ -46,17 +49,28 @@ def _configure(place: Path, more: str = "") -> str:
 def _trusting_us(name: str, by: str, place: Path) -> Iterator[tuple[str, str]]:
     """A registry whose token server is Moorage; yields its host, and the URL of ours."""
     place.mkdir()
-    key, certificate = signer(place)
-    config = _configure(place, f"certificates: {certificate}" if by == "certificates" else "")
-    words = ("--auth", config, *(("--signing-key", str(key)) if by == "certificates" else ()))
+    key, bundle, root = _chain(place) if by == "chain" else (*signer(place), place / "certificate.pem")
+    config = _configure(place, "" if by == "jwks" else f"certificates: {bundle}")
+    words = ("--auth", config, *(() if by == "jwks" else ("--signing-key", str(key))))
     with MoorageProcess(place / "root", *words, workers=2) as ours:
-        keys = f"rootcertbundle: '{certificate}'"
+        keys = f"rootcertbundle: '{root}'"
         if by == "jwks":
             (place / "jwks.json").write_text(httpx.get(f"{ours.url}/.well-known/jwks.json", timeout=30).text)
             keys = f"jwks: '{place / 'jwks.json'}'"
         realm = f"{ours.url}/token"
         with peer_trusting(name, place / "peer", realm=realm, service="moorage", issuer="moorage", keys=keys) as url:
             yield url.removeprefix("http://"), ours.url
+
+
+def _chain(place: Path) -> tuple[Path, Path, Path]:
+    """A key, a bundle of its certificate and those above it, and the root alone."""
+    root = trustme.CA()
+    leaf = root.create_child_ca().issue_cert("tokens", key_type=trustme.KeyType.ECDSA)
+    leaf.private_key_pem.write_to_path(place / "leaf.key")
+    (place / "leaf.key").chmod(0o600)
+    root.cert_pem.write_to_path(place / "root.pem")
+    (place / "bundle.pem").write_bytes(b"".join(one.bytes() for one in (root.cert_pem, *leaf.cert_chain_pems)))
+    return place / "leaf.key", place / "bundle.pem", place / "root.pem"
 
 
 @pytest.fixture
