@@ -88,7 +88,7 @@ class Download:
             is_behind = self._ingest.arrived - self._hashing.position > _BEHIND
             is_busy = self._hashing.seconds - hashed > _BUSY * _TICK
             self._host.observe(is_waiting_for_network=not is_behind and not is_busy)
-            if self._host.blobs < _CORES:
+            if self._host.blobs + self._ingest.readers < _CORES:
                 self._hashing.follow()
             while self._workers and self._host.has_room(self._workers) and self._division.make_room(self._workers):
                 self._start_worker()

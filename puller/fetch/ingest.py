@@ -22,6 +22,7 @@ from typing import BinaryIO, cast
 from moorage.puller.errors import Restarted
 from moorage.puller.fetch.extents import Extents
 from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.pieces import PIECE
 from moorage.registry.oci import Descriptor
 
 __all__ = ["Ingest", "sweep_ingests"]
@@ -30,7 +31,10 @@ _LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n")
 
 
 class Ingest:
-    """One blob on its way in. Made by ``claim``; ``close`` lets go of it and keeps what has arrived."""
+    """One blob on its way in. Made by ``claim``; ``close`` lets go of it and keeps what has arrived.
+
+    ``readers``: how many have begun to read it meanwhile.
+    """
 
     def __init__(self, files: LayoutFiles, descriptor: Descriptor, path: str, lock: int) -> None:
         self.descriptor = descriptor
@@ -41,7 +45,7 @@ class Ingest:
         self._log: int | None = None
         self._extents = _read_map(self._map, min(os.fstat(self._file).st_size, descriptor.size))
         self._changed = threading.Condition()
-        self._generation = 0
+        self._generation = self.readers = 0
         self._failure: BaseException | None = None
         self.resumed = self._extents.size
 
@@ -75,7 +79,7 @@ class Ingest:
         """Puts bytes where they belong, then into the map."""
         start = offset
         while data:
-            written = os.pwrite(self._file, data, offset)
+            written = os.pwrite(self._file, data[:PIECE], offset)
             offset, data = offset + written, data[written:]
         with self._changed:
             before = self._extents.prefix
@@ -90,6 +94,7 @@ class Ingest:
 
         Its reads raise what the fetch failed with, or ``Restarted`` when the bytes read so far were found wrong.
         """
+        self.readers += 1
         return cast("BinaryIO", self.follow())  # a raw file has all that a BinaryIO has, but for typeshed
 
     def follow(self, position: int = 0) -> FollowingReader:

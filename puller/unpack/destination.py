@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 
 from moorage.puller.entries import Entry, Kind
 from moorage.puller.errors import BrokenLayer, UnsafeLayer
+from moorage.puller.pieces import PIECE
 from moorage.puller.unpack.attributes import Attributes
 from moorage.puller.unpack.decide import OPAQUE, WHITEOUT, Path, shown, stays
 from moorage.puller.unpack.limits import Limits
@@ -175,7 +176,7 @@ class Destination:
             elif entry.size:
                 for piece in data:
                     while piece:
-                        piece = piece[os.write(descriptor, piece) :]
+                        piece = piece[os.write(descriptor, piece[:PIECE]) :]
             self._attributes.set_on(descriptor, entry, (*parent.path, name))
         finally:
             os.close(descriptor)
@@ -300,6 +301,6 @@ def _write_sparse(descriptor: int, entry: Entry, data: Iterable[memoryview]) -> 
         end = offset + length
         while offset < end:
             piece = piece or next(pieces)
-            done = os.pwrite(descriptor, piece[: end - offset], offset)
+            done = os.pwrite(descriptor, piece[: min(end - offset, PIECE)], offset)
             piece, offset = piece[done:], offset + done
     os.ftruncate(descriptor, entry.size)

@@ -23,7 +23,7 @@ _MIB = 1024 * 1024
 _PULL = """
 import sys
 from moorage.puller.cli import main
-sys.argv = ["moorage", "pull", sys.argv[1], "--store", sys.argv[2]]
+sys.argv = ["moorage", "pull", sys.argv[1], "--store", *sys.argv[2:]]
 try:
     main()
 finally:
@@ -33,9 +33,9 @@ finally:
 
 
 @contextmanager
-def _pulling(registry: LoopbackRegistry, store: Path) -> Iterator[subprocess.Popen[str]]:
+def _pulling(registry: LoopbackRegistry, store: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
     """A running pull; it does not outlive the block."""
-    command = [sys.executable, "-c", _PULL, f"{registry.host}/{repository()}:v1", str(store)]
+    command = [sys.executable, "-c", _PULL, f"{registry.host}/{repository()}:v1", str(store), *options]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         try:
             yield process
@@ -43,9 +43,9 @@ def _pulling(registry: LoopbackRegistry, store: Path) -> Iterator[subprocess.Pop
             process.kill()
 
 
-def _pull(registry: LoopbackRegistry, store: Path) -> tuple[int, set[str]]:
+def _pull(registry: LoopbackRegistry, store: Path, *options: str) -> tuple[int, set[str]]:
     """The peak of its memory, in bytes, and what it imported."""
-    with _pulling(registry, store) as process:
+    with _pulling(registry, store, *options) as process:
         out, err = process.communicate(timeout=60)
     assert process.returncode == 0, err
     modules, memory = out.splitlines()[-2:]
@@ -70,6 +70,14 @@ async def test_a_pull_loads_what_it_needs(registry: LoopbackRegistry, tmp_path: 
     assert not never & first
     assert not (never | {"moorage.puller.bring", "moorage.puller.unpack.inflate", "isal"}) & again
     assert "moorage.puller.bring" in first
+
+
+async def test_a_download_loads_nothing_to_unpack_with(registry: LoopbackRegistry, tmp_path: Path) -> None:
+    """Blobs alone need no reader of archives."""
+    await push_image(registry, image_of(archive(file("x"))))
+    _, loaded = _pull(registry, tmp_path / "store", "--no-unpack")
+    assert "moorage.puller.bring" in loaded
+    assert not {"moorage.puller.unfolding", "moorage.puller.unpack.source", "isal"} & loaded
 
 
 async def test_processes_share_download_and_tree(registry: LoopbackRegistry, tmp_path: Path) -> None:
