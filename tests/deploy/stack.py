@@ -127,7 +127,9 @@ def _replace(environment: Mapping[str, str], others: Mapping[str, str]) -> dict[
 
 def _minio(service: Mapping[str, Any], folder: Path, address: str) -> Any:
     shell, dash, line = service["entrypoint"]
+    assert "exec minio server" in line
     assert ":9000 /data" in line
+    line = line.replace("exec minio", f"exec {shlex.quote(find('minio'))}")
     line = line.replace(":9000", address).replace("/data", shlex.quote(str(folder / "data")))
     environment = {"PATH": os.environ["PATH"], "HOME": str(folder), "MINIO_CI_CD": "1", **service["environment"]}
     (folder / "data").mkdir()

@@ -73,7 +73,13 @@ def _push_base(to: Workshop) -> None:
     to.buildah("add", container, root, "/")
     shutil.rmtree(root)
     to.buildah("commit", "--rm", container, "localhost/base")
-    to.buildah("push", "--tls-verify=false", "localhost/base", f"docker://{to.registry}/debian:bookworm")
+    to.buildah(
+        "push",
+        "--tls-verify=false",
+        "--disable-compression",
+        "localhost/base",
+        f"docker://{to.registry}/debian:bookworm",
+    )
     to.buildah("rmi", "localhost/base")
 
 
@@ -145,7 +151,7 @@ def test_the_image_says_what_it_is(workshop: Workshop) -> None:
     assert config["Entrypoint"] == ["moorage"]
     assert config["Volumes"] == {"/var/lib/moorage": {}}
     assert config["StopSignal"] == "SIGTERM"
-    assert found["HealthCheck"]["Test"] == ["CMD", "healthcheck"]
+    assert found["Healthcheck"]["Test"] == ["CMD", "healthcheck"]
     look = ["run", "--rm", "--runtime", "runc", "--network", "host", "--entrypoint", "/bin/sh"]
     look += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--no-healthcheck", workshop.image]
     names = "pip pip3 gcc cc make"
