@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle
@@ -33,6 +33,7 @@ class RoundRobin:
     Attributes:
         url: ``http://127.0.0.1:PORT``.
         sent: how many requests each replica got.
+        heads: the last hundred requests as they came, without their bodies.
     """
 
     url: str
@@ -40,6 +41,7 @@ class RoundRobin:
     def __init__(self, replicas: Sequence[str]) -> None:
         self._turns = cycle(replicas)
         self.sent: Counter[str] = Counter()
+        self.heads: deque[bytes] = deque(maxlen=100)
         self._ready = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="round robin", daemon=True)
 
@@ -91,7 +93,9 @@ class RoundRobin:
         try:
             if not first.isalpha():
                 return await _refuse(first, behind, ahead, writer)
-            return await _converse(_Head(first + await reader.readuntil(_HEAD_END)), reader, writer, behind, ahead)
+            request = _Head(first + await reader.readuntil(_HEAD_END))
+            self.heads.append(request.raw)
+            return await _converse(request, reader, writer, behind, ahead)
         finally:
             ahead.transport.abort()
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
+from tests.accounts import hashed
 from tests.roundrobin import RoundRobin
 from tests.s3.servers import S3Server
 from tests.servers import MoorageProcess
@@ -115,3 +118,31 @@ def test_served_here_when_switched_off(server: S3Server, client: httpx.Client, b
         client.post(f"{replica.url}/v2/a/b/blobs/uploads/", params={"digest": digest}, content=b"served")
         answer = client.get(f"{replica.url}/v2/a/b/blobs/{digest}")
     assert (answer.status_code, answer.content) == (200, b"served")
+
+
+def test_no_login_is_taken_to_the_store(server: S3Server, client: httpx.Client, bucket: str, tmp_path: Path) -> None:
+    """Our client logs in at the registry, follows it to the store as nobody, and gets what it pushed. (MinIO and AWS
+    refuse who shows a login beside the signature; versitygw looks away.)"""
+    (tmp_path / "accounts").write_text(f"alice:{hashed('secret')}\n")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "content").write_bytes(_CONTENT)
+    login = ("--htpasswd", str(tmp_path / "accounts"), "--signing-key", str(tmp_path / "key"))
+    with RoundRobin([server.endpoint]) as store:
+        root = f"{server.url(bucket, f'r{os.urandom(4).hex()}')}&public_endpoint={store.url}"
+        with MoorageProcess(root, "--drain-delay", "0s", *login, environment=server.environment) as replica:
+            host = replica.url.removeprefix("http://")
+            who = {"MOORAGE_REGISTRY": host, "MOORAGE_USERNAME": "alice", "MOORAGE_PASSWORD": "secret"}
+            _moorage("push", str(tmp_path / "tree"), f"{host}/a/b:1", home=tmp_path / "one", **who)
+            _moorage("pull", f"{host}/a/b:1", "--unpack", str(tmp_path / "out"), home=tmp_path / "other", **who)
+            assert client.get(f"{replica.url}{_PATH}").status_code == 401
+        heads = [head.lower() for head in store.heads]
+    assert (tmp_path / "out" / "content").read_bytes() == _CONTENT
+    assert len(heads) >= 2, "the config and the layer"
+    assert [head for head in heads if b"\r\nauthorization:" in head] == []
+
+
+def _moorage(*words: str, home: Path, **environment: str) -> None:
+    command = [str(Path(sys.executable).with_name("moorage")), *words]
+    clean = {"PATH": os.environ["PATH"], "HOME": str(home), "MOORAGE_STORE": str(home / "store")}
+    done = subprocess.run(command, env=clean | environment, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0, done.stdout + done.stderr
