@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import base64
+import http.server
 import json
+import os
+import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from tests.forge import Forger
@@ -183,6 +188,52 @@ def test_moorage_login_oidc(job: str, site: Site, place: Place, image: Image) ->
     elsewhere = client.push_image(image, f"{site.host}/apps/other:v1")
     assert elsewhere.returncode == 1
     assert b"403 Forbidden" in elsewhere.stderr
+
+
+@contextmanager
+def _github_service(token: str) -> Iterator[dict[str, str]]:
+    """The service that a job of GitHub asks for its token; yields the variables that say where it is."""
+
+    class Service(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            is_ours = self.headers["Authorization"] == "Bearer of-the-job"
+            body = json.dumps({"value": token}).encode() if is_ours else b"{}"
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002  # the name is the library's
+            """Nothing is logged."""
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Service) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/token?api-version=2.0"
+        yield {"ACTIONS_ID_TOKEN_REQUEST_URL": url, "ACTIONS_ID_TOKEN_REQUEST_TOKEN": "of-the-job"}
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("name", ["github-push.yml", "gitlab-push.yml"])
+def test_the_recipes(name: str, site: Site, place: Place) -> None:
+    """The steps of the recipes in ``deploy/ci``, as the CI system runs them, push the job's folder."""
+    document = yaml.safe_load((Path(__file__).parents[2] / "deploy" / "ci" / name).read_text())
+    job = document.get("jobs", document)["push"]
+    steps = [step["run"] for step in job["steps"] if "run" in step] if "steps" in job else []
+    steps += [*job.get("before_script", []), *job.get("script", [])]
+    assert steps.pop(0) == "pip install moorage"
+    (work := place.home / "work").mkdir()
+    (work / "file").write_text("content\n")
+    is_github = name.startswith("github")
+    with _github_service(site.token()) if is_github else nullcontext({"MOORAGE_OIDC_TOKEN": site.token()}) as given:
+        variables = {"REGISTRY": site.host, "IMAGE": "apps/web", "GITHUB_SHA": name, "CI_COMMIT_SHA": name, **given}
+        path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+        moorage = CLIENTS["moorage"](place).program
+        shell = replace(moorage, command=("bash",), environment={**moorage.environment, **variables, "PATH": path})
+        for step in steps:
+            shell("-eo", "pipefail", "-c", step, cwd=work)
+    assert name in moorage("tags", f"{site.host}/apps/web")
 
 
 @pytest.mark.parametrize("name", ["skopeo", "crane", "regctl"])
