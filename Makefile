@@ -57,8 +57,8 @@ bench: $(DEVELOPMENT)  ## Moorage beside other registries: requests per second, 
 conformance: $(DEVELOPMENT)  ## the official OCI suite; its binary is CONFORMANCE=... or `conformance` on PATH
 	$(BIN)/python -m pytest tests/conformance
 
-interop: $(DEVELOPMENT)  ## docker, podman, buildah, skopeo, containerd, umoci, crane, regctl, cosign, oras (root)
-	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/interop
+interop: $(DEVELOPMENT)  ## foreign clients from docker to oras; the image, the unit and nginx of deploy/ (root)
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/interop tests/deploy
 
 s3: $(DEVELOPMENT)  ## the store and the registry over real S3 servers: minio, versitygw
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/s3 tests/wire -m s3 -n 2

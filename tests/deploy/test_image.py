@@ -15,10 +15,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import pytest
 
-from tests.deploy.stack import DEPLOY
+from tests.deploy.stack import DEPLOY, PASSWORD, USER
 from tests.deploy.unit import allowed_calls
 from tests.interop.images import sample_layout
 from tests.interop.programs import Program, find
@@ -30,6 +31,16 @@ _CA = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP = Path("/etc/pip.conf")
 _START = 60.0
 _UID = 10001
+_FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+_LIMITS: Final = (
+    *("--runtime", "runc", "--network", "host"),
+    # podman would raise limits, which not every machine lets it.
+    *("--ulimit", f"nofile={_FILES}:{_FILES}", "--ulimit", "nproc=4096:4096"),
+)
+_ACCOUNTS: Final = (
+    *("--volume", "accounts:/etc/moorage", "--env", "MOORAGE_HTPASSWD=/etc/moorage/htpasswd"),
+    *("--env", "MOORAGE_SIGNING_KEY=/etc/moorage/signing.key"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,14 +109,14 @@ def _build(to: Workshop) -> None:
 @contextmanager
 def _container(of: Workshop) -> Iterator[str]:
     """The image, run under all that compose and the unit take away; yields where it listens."""
-    address, files = _free_address(), resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    address = _free_address()
     (of.place / "seccomp.json").write_text(json.dumps(_profile()))
     of.podman(
-        *("run", "--detach", "--name", "moorage", "--pull", "always", "--tls-verify=false"),
-        *("--runtime", "runc", "--network", "host", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"),  # noqa: S108  # in the container
+        *("run", "--detach", "--name", "moorage", "--pull", "always", "--tls-verify=false", *_LIMITS),
+        *("--read-only", "--tmpfs", "/tmp", "--cap-drop", "all"),  # noqa: S108  # in the container
         *("--security-opt", "no-new-privileges", "--security-opt", f"seccomp={of.place}/seccomp.json"),
-        # podman would leave the health checks to systemd's timers, and raise limits, which not every machine lets it.
-        *("--health-interval", "disable", "--ulimit", f"nofile={files}:{files}", "--ulimit", "nproc=4096:4096"),
+        *("--health-interval", "disable"),  # podman would leave it to systemd's timers, and there is no systemd
+        *_ACCOUNTS,
         *("--env", f"MOORAGE_LISTEN={address}", of.image),
     )
     try:
@@ -121,14 +132,23 @@ def _profile() -> dict[str, object]:
 
 
 def test_the_image_runs_and_serves(workshop: Workshop, tmp_path: Path) -> None:
-    """It is healthy, nobody in it is root or may become it, it writes nothing but its data; images go in and out."""
+    """It is healthy, nobody in it is root or may become it, it writes nothing but its data; whoever got an account by
+    its own command pushes and pulls, others do not."""
     digests = sample_layout(tmp_path / "layout", seed="image")
     skopeo = Program((find("skopeo"), "--insecure-policy"), tmp_path / "skopeo")
+    workshop.podman(
+        *("run", "--rm", "--interactive", "--pull", "always", "--tls-verify=false", *_LIMITS, "--no-healthcheck"),
+        *(*_ACCOUNTS, workshop.image, "user", "add", USER, "--password-stdin"),
+        stdin=PASSWORD.encode(),
+    )
     with _container(workshop) as address:
         _await_health(workshop)
         there = f"docker://{address}/deploy/app:latest"
-        skopeo("copy", "--dest-tls-verify=false", f"oci:{tmp_path}/layout:app", there)
-        skopeo("copy", "--src-tls-verify=false", "--preserve-digests", there, f"oci:{tmp_path}/out:app")
+        push = ("copy", "--dest-tls-verify=false", f"oci:{tmp_path}/layout:app", there)
+        assert skopeo.attempt(*push).returncode != 0
+        skopeo(*push, f"--dest-creds={USER}:{PASSWORD}")
+        pull = ("copy", "--src-tls-verify=false", f"--src-creds={USER}:{PASSWORD}", "--preserve-digests")
+        skopeo(*pull, there, f"oci:{tmp_path}/out:app")
         pulled = json.loads((tmp_path / "out" / "index.json").read_text())["manifests"]
         assert [one["digest"] for one in pulled] == [digests["app"]]
         for status in _processes(workshop):
@@ -152,8 +172,7 @@ def test_the_image_says_what_it_is(workshop: Workshop) -> None:
     assert config["Volumes"] == {"/var/lib/moorage": {}}
     assert config["StopSignal"] == "SIGTERM"
     assert found["Healthcheck"]["Test"] == ["CMD", "healthcheck"]
-    look = ["run", "--rm", "--runtime", "runc", "--network", "host", "--entrypoint", "/bin/sh"]
-    look += ["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=4096:4096", "--no-healthcheck", workshop.image]
+    look = ["run", "--rm", *_LIMITS, "--entrypoint", "/bin/sh", "--no-healthcheck", workshop.image]
     names = "pip pip3 gcc cc make"
     assert workshop.podman(*look, "-c", f"for n in {names}; do command -v $n; done; true") == ""
 
