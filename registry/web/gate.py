@@ -10,7 +10,10 @@ Law of one challenge: exactly one, on one line, every value in quotes, since cli
 from __future__ import annotations
 
 import logging
+import secrets
+import time
 from collections.abc import Callable
+from hashlib import blake2b
 from typing import Any, Final, assert_never
 
 from moorage.auth.challenge import Challenge
@@ -44,13 +47,16 @@ from moorage.registry.web.authority import Authority
 from moorage.registry.web.exchange import Scope as Request
 from moorage.registry.web.proxied import base_url
 from moorage.registry.web.respond import Header
-from moorage.registry.web.shown import Basic, Bearer, Shown, shown_in
+from moorage.registry.web.shown import Basic, Bearer, authorization_in, read_authorization
 from moorage.registry.wrap.authorise import Authorised, Decided
 from moorage.registry.wrap.rights import PUSH, Rights, wire_scope
 
 __all__ = ["REALM", "Gate", "as_refusal"]
 
 _log: Final = logging.getLogger(__name__)
+
+_RECENTLY: Final = 1.0
+_MOST_RECENT: Final = 4096
 
 REALM: Final = "moorage"
 """What a Basic challenge calls us."""
@@ -74,6 +80,7 @@ class Gate:
     ) -> None:
         self._registry, self._authority = registry, authority
         self._external_url, self._audit = external_url, audit
+        self._recent = _Recent()
 
     async def admit(self, request: Request, endpoint: Endpoint) -> Registry:
         """The registry as the caller may use it.
@@ -82,10 +89,9 @@ class Gate:
             Unauthorized, Denied: the caller may not do this.
             TooManyRequests, Unavailable: that cannot be told now.
         """
-        shown = shown_in(request["headers"])
-        rights = await self._rights(shown, request)
+        rights, is_named = await self._rights(request)
         if isinstance(endpoint, Ping):
-            if shown is None:
+            if not is_named:
                 raise Unauthorized
             return self._registry
         actions, repository = _needed(endpoint)
@@ -121,11 +127,21 @@ class Gate:
         url = self._external_url or base_url(request)
         return {"realm": f"{url}/token", "service": self._authority.service}
 
-    async def _rights(self, shown: Shown, request: Request) -> Rights:
+    async def _rights(self, request: Request) -> tuple[Rights, bool]:
+        """What the caller may do, and whether they said who they are."""
+        header = authorization_in(request["headers"])
+        if header is None:
+            return self._authority.rights_of_nobody(), False
+        key, now = self._recent.key(header), time.monotonic()
+        rights = self._recent.find(key, now)
+        if rights is None:
+            rights = await self._rights_of(read_authorization(header), request)
+            self._recent.keep(key, now, rights)
+        return rights, True
+
+    async def _rights_of(self, shown: Basic | Bearer, request: Request) -> Rights:
         try:
             match shown:
-                case None:
-                    return self._authority.rights_of_nobody()
                 case Bearer(token):
                     return await self._authority.rights_of_token(token)
                 case Basic():
@@ -136,7 +152,7 @@ class Gate:
             self._note_failure(exc, shown, request)
             raise as_refusal(exc) from exc
 
-    def _note_failure(self, exc: AuthError, shown: Shown, request: Request) -> None:
+    def _note_failure(self, exc: AuthError, shown: Basic | Bearer, request: Request) -> None:
         if not isinstance(exc, InvalidToken):  # tokens expire every few minutes
             level = logging.INFO if isinstance(exc, BadCredentials | TooManyFailures) else logging.WARNING
             _log.log(level, "a login from %s failed: %s", request["client"][0], exc)
@@ -166,6 +182,32 @@ class Gate:
                 )
 
         return record
+
+
+class _Recent:
+    """The rights of those who were here within the last second, so that a client in full flow costs next to nothing.
+
+    What is taken away from them is gone a second later. Under a keyed hash: no secret is kept. Bounded.
+    """
+
+    def __init__(self) -> None:
+        self._secret = secrets.token_bytes(32)
+        self._kept: dict[bytes, tuple[float, Rights]] = {}
+
+    def key(self, header: bytes) -> bytes:
+        """What stands for a header."""
+        return blake2b(header, key=self._secret, digest_size=16).digest()
+
+    def find(self, key: bytes, now: float) -> Rights | None:
+        """The rights, if they are not older than a second."""
+        kept = self._kept.get(key)
+        return kept[1] if kept is not None and now - kept[0] < _RECENTLY else None
+
+    def keep(self, key: bytes, now: float, rights: Rights) -> None:
+        """Remembers the rights as they were at ``now``."""
+        if len(self._kept) >= _MOST_RECENT:
+            self._kept.clear()
+        self._kept[key] = now, rights
 
 
 def as_refusal(exc: AuthError) -> OciError:

@@ -26,7 +26,7 @@ from moorage.registry.web.authority import Authority
 from moorage.registry.web.exchange import Scope as Request
 from moorage.registry.web.gate import REALM, as_refusal
 from moorage.registry.web.respond import JSON, Call, ClientLeft, Header, json_body
-from moorage.registry.web.shown import Basic, Bearer, shown_in
+from moorage.registry.web.shown import Basic, Bearer, authorization_in, read_authorization
 from starlette.types import Receive, Send
 
 __all__ = ["TokenServer"]
@@ -104,7 +104,8 @@ class TokenServer:
         fields = _fields(request["query_string"].decode("latin-1"))
         wish = _Wish(_only(fields, "service"), _scope(fields.get("scope", ())))
         self._check_service(wish)
-        shown = shown_in(request["headers"])
+        header = authorization_in(request["headers"])
+        shown = read_authorization(header) if header is not None else None
         if isinstance(shown, Bearer):
             raise Unauthorized("a token is had for a password, not for a token")
         principal = await self._logged_in(shown, request) if shown is not None else ANONYMOUS

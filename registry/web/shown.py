@@ -13,7 +13,7 @@ from typing import Final
 
 from moorage.registry.oci import Unauthorized
 
-__all__ = ["Basic", "Bearer", "Shown", "shown_in"]
+__all__ = ["Basic", "Bearer", "authorization_in", "read_authorization"]
 
 _LONGEST: Final = 16 * 1024
 """Bytes of the header: the token of a CI job, written as a password, has at most 12 KiB (rule T10)."""
@@ -34,14 +34,11 @@ class Bearer:
     token: str = field(repr=False)
 
 
-Shown = Basic | Bearer | None
-
-
-def shown_in(headers: Iterable[tuple[bytes, bytes]]) -> Shown:
-    """What the headers (names in lower case) show; None: nothing.
+def authorization_in(headers: Iterable[tuple[bytes, bytes]]) -> bytes | None:
+    """The Authorization header (of names in lower case); None: there is none.
 
     Raises:
-        Unauthorized: it is unreadable, too long, or there are two of it, of which a guess could take the wrong one.
+        Unauthorized: there are two, of which a guess could take the wrong one.
     """
     found: bytes | None = None
     for name, value in headers:
@@ -49,10 +46,17 @@ def shown_in(headers: Iterable[tuple[bytes, bytes]]) -> Shown:
             if found is not None:
                 raise Unauthorized("more than one Authorization header")
             found = value
-    if found is None:
-        return None
-    scheme, _, rest = found.partition(b" ")
-    if len(found) <= _LONGEST:
+    return found
+
+
+def read_authorization(header: bytes) -> Basic | Bearer:
+    """What the header shows.
+
+    Raises:
+        Unauthorized: it is unreadable, or too long.
+    """
+    scheme, _, rest = header.partition(b" ")
+    if len(header) <= _LONGEST:
         match scheme.lower():
             case b"bearer":
                 return Bearer(rest.strip().decode("latin-1"))

@@ -7,7 +7,7 @@ stands by itself, and that only for the repositories that the issuer may speak f
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from moorage.auth.patterns import RepositoryPattern
@@ -22,6 +22,9 @@ TOKEN: Final = "token"  # noqa: S105  # the name of a rule
 """The rule that denies where policy allows: the token was not asked for this."""
 
 ISSUER: Final = "token issuer"
+
+_PULL: Final = Action.PULL
+_MOST_PULLS: Final = 256
 
 PUSH: Final = (Action.CREATE, Action.UPDATE)
 """Whoever may do one of these may bring content; which of the two a tag needs is decided by the write itself (A4)."""
@@ -54,6 +57,7 @@ class Rights:
     policy: Policy
     access: Scope | None = None
     domain: tuple[RepositoryPattern, ...] | None = None
+    _pulls: dict[str, Decision] = field(init=False, repr=False, compare=False, default_factory=dict)
 
     def decide(self, action: Action, repository: RepositoryName | None, *, tag: Tag | None = None) -> Decision:
         """Whether the caller may do ``action``.
@@ -62,19 +66,30 @@ class Rights:
             repository: None: the catalog, which is in none.
             tag: the tag that is moved or deleted, where it is one.
         """
-        name, tag_name = repository.value if repository else "", tag.value if tag else None
+        if action is not _PULL or repository is None:
+            return self._decide(action, repository.value if repository else "", tag.value if tag else None)
+        decision = self._pulls.get(repository.value)  # asked twice in a request, and again in the next
+        if decision is None:
+            if len(self._pulls) >= _MOST_PULLS:
+                self._pulls.clear()
+            decision = self._pulls[repository.value] = self._decide(action, repository.value, None)
+        return decision
+
+    def _decide(self, action: Action, name: str, tag: str | None) -> Decision:
         if self.domain is None:
-            decision = decide(self.policy, self.principal, action, name, tag=tag_name)
+            decision = decide(self.policy, self.principal, action, name, tag=tag)
         else:
-            decision = self._by_issuer(action, name, tag_name)
+            decision = self._by_issuer(action, name, tag)
         if decision.allowed and self.access is not None and not _is_for(self.access, action, name):
             return Decision(False, TOKEN, f"the token is not for {action} there")
         return decision
 
     def any_of(self, actions: tuple[Action, ...], repository: RepositoryName | None) -> Decision:
         """The first decision that allows one of ``actions``; if none does, the last that denies."""
-        decisions = [self.decide(action, repository) for action in actions]
-        return next((one for one in decisions if one.allowed), decisions[-1])
+        for action in actions[:-1]:
+            if (decision := self.decide(action, repository)).allowed:
+                return decision
+        return self.decide(actions[-1], repository)
 
     def may_pull_everything(self) -> bool:
         """Whether there is no repository that the caller may not pull from, also of those made later.
