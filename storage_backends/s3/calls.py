@@ -58,6 +58,7 @@ _LONG_THOUGHT: Final = 60.0
 _FIRST_DELAY: Final = 0.1
 _LAST_DELAY: Final = 1.6
 _FULL = frozenset({"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "XMinioStorageFullDisk"})
+_LATER = frozenset({"SlowDown", "RequestTimeout", "OperationAborted"})
 _FORBIDDEN = frozenset(
     {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled", "403"}
 )
@@ -241,7 +242,7 @@ def _judge(operation: str, error: ClientError) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     if code in _FULL or status == 507:
         return StorageFull(f"S3 has no room: {code}")
-    if status >= 500 or status in (408, 429) or code in ("SlowDown", "RequestTimeout", "OperationAborted"):
+    if (status >= 500 and status != 501) or status in (408, 429) or code in _LATER:
         return Uncertain(f"S3 {operation}: {status} {code}")
     if code in _FORBIDDEN:
         return StorageUnavailable(f"S3 forbids {operation}: {code}")

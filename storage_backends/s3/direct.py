@@ -63,7 +63,7 @@ class Direct:
         self._credentials = client._get_credentials()
         self._send: Callable[[Any], Any] = client._endpoint.http_session.send
         self._context = {"client_config": client.meta.config}
-        self._base = ""
+        self._base = self._bucket_url = ""
 
     def call(self, operation: str, arguments: Mapping[str, Any]) -> Any:
         """The answer, as boto3 gives it.
@@ -104,7 +104,8 @@ class Direct:
             # boto3 knows whether the bucket stands in the host or in the path, and of which host.
             url = self._client.generate_presigned_url("list_objects_v2", Params={"Bucket": self._bucket})
             self._base = urlsplit(url)._replace(query="").geturl().rstrip("/")
-        return f"{self._base}/{quote(key, safe='/-_.~')}" if key else self._base
+            self._bucket_url = self._base if urlsplit(self._base).path else f"{self._base}/"
+        return f"{self._base}/{quote(key, safe='/-_.~')}" if key else self._bucket_url
 
 
 def _understand(operation: str, answer: Any) -> dict[str, Any]:
@@ -114,6 +115,7 @@ def _understand(operation: str, answer: Any) -> dict[str, Any]:
         return told | _listed(answer.content)
     told["ETag"] = headers.get("etag", "")
     told["ServerSideEncryption"] = headers.get("x-amz-server-side-encryption", "")
+    told["SSEKMSKeyId"] = headers.get("x-amz-server-side-encryption-aws-kms-key-id", "")
     if operation in ("get_object", "head_object"):
         told["ContentLength"] = int(headers["content-length"])
         told["LastModified"] = parsedate_to_datetime(headers["last-modified"])

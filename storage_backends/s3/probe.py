@@ -92,10 +92,10 @@ async def _try(calls: Calls, objects: Objects, multipart: Multipart, location: L
     place = f"probe/{secrets.token_hex(8)}"
     key = f"{place}/value"
     try:
+        encryption = await _encrypts(calls, objects, f"{place}/secret", location)
         create_only, listing = await _races(objects, key), await _lists(objects, place, key)
         swap, etags = await _swaps(objects, key), await _hashes(objects, key)
         conditional = await _deletes(objects, key)
-        encryption = await _encrypts(calls, objects, key, location)
     finally:
         with suppress(StorageUnavailable):  # whoever sees it fail knows why already
             await objects.delete(key)
@@ -136,7 +136,12 @@ async def _encrypts(calls: Calls, objects: Objects, key: str, location: Location
     """Whether what was asked for was done: some servers take the headers and ignore them."""
     if location.sse is None:
         return None
+    try:
+        await objects.put(key, b"secret")
+    except Refused as exc:
+        raise StorageError(f"{location} does not encrypt as asked for (sse={location.sse}): {exc}") from exc
     info = await calls.repeat("head_object", Key=objects.remote(key))
+    await objects.delete(key)
     has_key = location.kms_key is None or str(info.get("SSEKMSKeyId", "")).endswith(location.kms_key)
     return info.get("ServerSideEncryption") == location.sse and has_key
 

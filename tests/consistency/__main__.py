@@ -21,7 +21,7 @@ from tests.s3.servers import SERVERS, running
 def main() -> int:
     """Runs one trial."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("server", choices=sorted(SERVERS))
+    parser.add_argument("server", choices=[*SERVERS, "versitygw with sidecar"])
     parser.add_argument("--replicas", type=int, default=2)
     parser.add_argument("--operations", type=int, default=50_000)
     parser.add_argument("--seed", type=int, default=1)

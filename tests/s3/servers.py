@@ -5,6 +5,7 @@ Law: a free port of 127.0.0.1, keys made up for the run, stopped again; a test t
 
 from __future__ import annotations
 
+import base64
 import secrets
 import shutil
 import signal
@@ -23,9 +24,14 @@ import boto3
 import pytest
 from botocore.config import Config
 
-__all__ = ["SERVERS", "S3Server", "running"]
+__all__ = ["DOMAIN", "KMS_KEY", "SERVERS", "S3Server", "running"]
 
-_START = 30.0
+_START = 60.0
+KMS_KEY = "our-key"
+"""The one key of "minio with keys"."""
+
+DOMAIN = "s3.test"
+"""Below which the buckets of "minio with keys" are hosts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,21 +85,34 @@ def _versitygw(place: Path, port: int, key: str, secret: str) -> tuple[list[str]
     return ["versitygw", "--port", f"127.0.0.1:{port}", "--quiet", "posix", str(place / "data")], environment
 
 
-SERVERS: dict[str, Callable[[Path, int, str, str], tuple[list[str], dict[str, str]]]] = {
-    "minio": _minio,
-    "versitygw": _versitygw,
-}
+def _minio_with_keys(place: Path, port: int, key: str, secret: str) -> tuple[list[str], dict[str, str]]:
+    command, environment = _minio(place, port, key, secret)
+    made_up = base64.b64encode(secrets.token_bytes(32)).decode()
+    return command, {**environment, "MINIO_KMS_SECRET_KEY": f"{KMS_KEY}:{made_up}", "MINIO_DOMAIN": DOMAIN}
+
+
+def _versitygw_with_sidecar(place: Path, port: int, key: str, secret: str) -> tuple[list[str], dict[str, str]]:
+    command, environment = _versitygw(place, port, key, secret)
+    (place / "sidecar").mkdir()
+    return [*command[:-1], "--sidecar", str(place / "sidecar"), command[-1]], environment
+
+
+_Start = Callable[[Path, int, str, str], tuple[list[str], dict[str, str]]]
+SERVERS: dict[str, _Start] = {"minio": _minio, "versitygw": _versitygw}
 """How each is started."""
+
+_VARIANTS: dict[str, _Start] = {"minio with keys": _minio_with_keys, "versitygw with sidecar": _versitygw_with_sidecar}
+"""For tests of what only these do: a key service and names of buckets in the host; metadata beside the files."""
 
 
 @contextmanager
 def running(name: str, place: Path) -> Iterator[S3Server]:
     """Runs the server called ``name`` over ``place`` until the block ends."""
-    if shutil.which(name) is None:
-        pytest.skip(f"{name} is not installed (.ci/run builds it as a Go tool)")
     port, key, secret = _free_port(), f"key{secrets.token_hex(8)}", secrets.token_hex(16)
-    program = str(shutil.which(name))
-    command, environment = SERVERS[name](place, port, key, secret)
+    command, environment = (SERVERS | _VARIANTS)[name](place, port, key, secret)
+    program = shutil.which(command[0])
+    if program is None:
+        pytest.skip(f"{command[0]} is not installed (.ci/run builds it as a Go tool)")
     with (place / "log").open("wb") as log:
         process = subprocess.Popen(
             [program, *command[1:]], env=environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL
@@ -105,7 +124,11 @@ def running(name: str, place: Path) -> Iterator[S3Server]:
     finally:
         process.send_signal(signal.SIGCONT)
         process.terminate()
-        process.wait(20)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
 
 
 def _free_port() -> int:
