@@ -7,6 +7,8 @@ needed to unpack is loaded only where something is unpacked.
 from __future__ import annotations
 
 import asyncio
+import os
+from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -103,7 +105,7 @@ class Bringing:
                 self._fetcher() as fetcher,
                 asyncio.TaskGroup() as group,
             ):
-                await self._workers.run(partial(self._store.files.unsynced.note, blobs=[b.digest for b in blobs]))
+                await self._workers.run(partial(self._note, blobs))
                 fetches = {blob.digest: group.create_task(self._fetch(fetcher, blob)) for blob in blobs}
                 if self._unfolding is not None:
                     await self._unfolding.unpack(manifest, fetcher, fetches, group)
@@ -112,6 +114,11 @@ class Bringing:
         if self._unfolding is not None:
             self._done.unpacked, self._done.remarks = self._unfolding.done, self._unfolding.remarks
         return self._done
+
+    def _note(self, blobs: Sequence[Descriptor]) -> None:
+        """Notes at once what is going to be published: each note waits for the disk."""
+        files = self._store.files
+        files.unsynced.note(blobs=[blob.digest for blob in blobs if not os.path.exists(files.blob_path(blob.digest))])
 
     def _fetcher(self) -> Fetcher:
         return Fetcher(self._source, self._repository, self._store.files, retry=self._retry, on_event=self._tell)

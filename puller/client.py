@@ -14,6 +14,7 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -173,18 +174,24 @@ class AsyncClient:
             )
 
     async def plan_pull(self, reference: Reference | str, *, platform: Platform | str | None = None) -> Plan:
-        """What ``pull`` would fetch, which it does not.
+        """What ``pull`` would fetch, which it does not; what earlier pulls left of a blob is not counted.
 
         Raises:
             NotFound, NoMatchingPlatform, OciError: as ``pull``, as far as reading manifests meets it.
         """
-        from moorage.puller.transfer import Place, Wish, plan_copy  # noqa: PLC0415 (see the law)
+        from moorage.puller.archives.refusing import Nothing  # noqa: PLC0415 (see the law)
+        from moorage.puller.fetch.ingest import held_bytes  # noqa: PLC0415
+        from moorage.puller.transfer import Place, Wish, plan_copy  # noqa: PLC0415
 
         wanted = to_reference(reference)
         source = Place(await self._connections.remote(wanted.registry), wanted.repository)
         tags = [wanted.tag] if wanted.tag else []
         wish = Wish(wanted.target, tags=tags, platform=to_platform(platform) or host_platform(), foreign=True)
-        return await plan_copy(source, wish, Place(self.store.view(wanted.registry), wanted.repository))
+        if not (isinstance(self._store, Store) or os.path.isdir(self._store or default_store())):  # noqa: ASYNC240
+            return await plan_copy(source, wish, Place(Nothing("the store"), wanted.repository))
+        plan = await plan_copy(source, wish, Place(self.store.view(wanted.registry), wanted.repository))
+        blobs = [replace(blob, held=held_bytes(self.store.files, blob.descriptor)) for blob in plan.blobs]
+        return replace(plan, blobs=tuple(blobs))
 
     async def push(
         self,

@@ -7,6 +7,8 @@ flocks, so a kill ends them. One lease an operation, never one inside another.
 Whoever wants it alone first closes ``locks/gate``, through which everyone enters: those inside finish, newcomers wait,
 so an unbroken row of pulls cannot keep a prune out for ever. It gives up at its deadline and opens the gate again; and
 it holds the store only while it renames, so the others wait for milliseconds once it is in.
+
+Whoever may only read a store shares the locks that are there; where there are none, nobody has used it yet.
 """
 
 from __future__ import annotations
@@ -18,17 +20,23 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from moorage.puller.errors import StoreInUse
+from moorage.puller.staging import is_writable
 
 __all__ = ["hold_alone", "hold_shared"]
 
+_FOLDER = "locks"
 _PAUSE = 0.01
 
 
 @contextmanager
 def hold_shared(root: str) -> Iterator[None]:
     """For the block's time nothing is removed from the store. Waits while somebody removes; blocks, so in a thread."""
+    is_mine = is_writable(root)
+    if not is_mine and not os.path.exists(os.path.join(root, _FOLDER, "in-use")):
+        yield
+        return
     with ExitStack() as stack:
-        gate, in_use = (_open(root, name, stack) for name in ("gate", "in-use"))
+        gate, in_use = (_open(root, name, stack, may_make=is_mine) for name in ("gate", "in-use"))
         fcntl.flock(gate, fcntl.LOCK_SH)
         fcntl.flock(in_use, fcntl.LOCK_SH)
         fcntl.flock(gate, fcntl.LOCK_UN)
@@ -52,10 +60,11 @@ def hold_alone(root: str, *, wait: float) -> Iterator[None]:
         yield
 
 
-def _open(root: str, name: str, stack: ExitStack) -> int:
-    folder = os.path.join(root, "locks")
+def _open(root: str, name: str, stack: ExitStack, *, may_make: bool = True) -> int:
+    folder = os.path.join(root, _FOLDER)
     os.makedirs(folder, mode=0o700, exist_ok=True)
-    descriptor = os.open(os.path.join(folder, name), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    access = os.O_RDWR | os.O_CREAT if may_make else os.O_RDONLY
+    descriptor = os.open(os.path.join(folder, name), access | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, descriptor)
     return descriptor
 

@@ -99,6 +99,11 @@ def remove_tree(path: str) -> None:
     os.rmdir(path)
 
 
+def is_writable(folder: str) -> bool:
+    """Whether we may change what is in the directory: its mode allows it, and its file system is not read-only."""
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def write_all(file: BinaryIO, data: bytes) -> None:
     """Writes all of ``data`` to an unbuffered file, which may take it in parts."""
     view = memoryview(data)

@@ -15,7 +15,8 @@ Readers of the index take none, because it is replaced in one step.
 
 What a pull does not need is imported by the methods that do, so that a pull starts quickly.
 
-The store is its owner's alone (mode 0700), because layers bring setuid files.
+The store is its owner's alone (mode 0700), because layers bring setuid files. Where it may only be read, its images can
+be listed, looked into, verified and unpacked elsewhere.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from moorage.puller.errors import ImageError
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles, NamesOfNow
 from moorage.puller.lease import hold_shared
-from moorage.puller.staging import staging_directory, sweep
+from moorage.puller.staging import is_writable, staging_directory, sweep
 from moorage.puller.threads import to_the_end
 from moorage.registry.oci import ANY_VALUE, Descriptor, Digest, ManifestUnknown, Reference
 
@@ -86,6 +87,8 @@ class Store:
 
     def mark_used(self, digest: Digest) -> None:
         """Remembers that the image with this manifest was of use now; ``prune`` goes by it."""
+        if not is_writable(self.root):
+            return
         with contextlib.suppress(FileNotFoundError):
             os.utime(self.files.blob_path(digest))
 
@@ -201,6 +204,8 @@ class Store:
 
     def _sweep(self) -> None:
         """Removes what dead processes left."""
+        if not is_writable(self.root):
+            return
         sweep(self.root)
         with contextlib.suppress(FileNotFoundError):
             if os.listdir(os.path.join(self.root, "ingests")):

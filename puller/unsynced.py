@@ -19,7 +19,7 @@ import threading
 from collections.abc import Iterable
 from functools import cache
 
-from moorage.puller.staging import sync_directory
+from moorage.puller.staging import is_writable, sync_directory
 from moorage.registry.oci import Digest
 
 __all__ = ["Unsynced", "boot_id"]
@@ -113,6 +113,8 @@ class Unsynced:
         return self._doubts
 
     def _forget(self, name: str) -> None:
+        if not is_writable(self._folder):
+            return  # the doubt stays, and costs whoever comes next the same look
         for boot in self._doubtful().pop(name, ()):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(os.path.join(self._folder, boot, name))

@@ -22,6 +22,7 @@ from moorage.puller.transport import ERROR_LIMIT, Answer, Request, Transport, re
 from moorage.registry.oci import (
     BlobUnknown,
     BlobUploadUnknown,
+    Denied,
     ManifestUnknown,
     NameUnknown,
     OciError,
@@ -112,6 +113,7 @@ class Wire:
         sent, failures = self._header(request, scope), self._login.failures
         async with self._transport.exchange(_signed(request, sent)) as answer:
             if answer.status != 401 or not request.is_replayable or not self._is_challenge(request, answer):
+                self._check_head(request, scope, answer)
                 yield answer
                 return
             if not await self._login.answer_challenge(scope, answer, sent=sent, failures=failures):
@@ -119,10 +121,20 @@ class Wire:
         async with self._transport.exchange(_signed(request, self._header(request, scope))) as answer:
             if answer.status == 401 and self._is_challenge(request, answer):
                 raise self._login.refusal(scope)
+            self._check_head(request, scope, answer)
             yield answer
 
+    def _check_head(self, request: Request, scope: Scope, answer: Answer) -> None:
+        """Says what a refused HEAD cannot say, since it has no body.
+
+        Raises:
+            Denied: it was refused.
+        """
+        if answer.status == 403 and request.method == "HEAD" and self._is_challenge(request, answer):
+            raise Denied(self._login.refusal(scope).message)
+
     def _is_challenge(self, request: Request, answer: Answer) -> bool:
-        """Whether a 401 is one that our credentials may answer: the registry's own, not a redirect target's."""
+        """Whether a refusal is about our credentials: the registry's own, not a redirect target's."""
         return self._is_ours(request) and Origin.of(answer.url) == self.origin
 
     def _header(self, request: Request, scope: Scope) -> str | None:

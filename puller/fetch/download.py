@@ -193,8 +193,8 @@ class Download:
         self._division.clear()
 
     def _keep(self, offset: int, piece: memoryview) -> None:
-        self._hashing.take(offset, piece)
         self._ingest.write(offset, piece)
+        self._hashing.take(offset, piece)
 
     def _count(self, size: int) -> None:
         with self._lock:

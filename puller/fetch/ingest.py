@@ -25,7 +25,7 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.pieces import PIECE
 from moorage.registry.oci import Descriptor
 
-__all__ = ["Ingest", "sweep_ingests"]
+__all__ = ["Ingest", "held_bytes", "sweep_ingests"]
 
 _LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n")
 
@@ -204,6 +204,16 @@ class FollowingReader(io.RawIOBase):
         if not self.closed:
             os.close(self._file)
         super().close()
+
+
+def held_bytes(files: LayoutFiles, descriptor: Descriptor) -> int:
+    """How many bytes of a blob earlier fetches left; nothing is claimed."""
+    path = os.path.join(files.root, "ingests", f"{descriptor.digest.algorithm}-{descriptor.digest.hex}")
+    try:
+        size = os.stat(f"{path}.part").st_size
+    except FileNotFoundError:
+        return 0
+    return _read_map(f"{path}.map", min(size, descriptor.size)).size
 
 
 def sweep_ingests(files: LayoutFiles) -> None:

@@ -34,6 +34,7 @@ def plan_to_json(plan: Plan) -> dict[str, Any]:
 def _lines(plan: Plan, move: str) -> Iterator[str]:
     for blob in plan.blobs:
         what = {"exists": "is there", "mount": f"mount from {blob.origin}", "move": move}[blob.action]
+        what += f", all but {human_size(blob.held)}" if blob.held else ""
         yield f"{short_digest(blob.descriptor.digest)}  {human_size(blob.descriptor.size):>9}  {what}"
     for layer in plan.left_out:
         yield f"{short_digest(layer.digest)}  {human_size(layer.size):>9}  stays at its vendor's"
@@ -45,4 +46,11 @@ def _lines(plan: Plan, move: str) -> Iterator[str]:
 
 def _blob_to_json(blob: PlannedBlob) -> dict[str, Any]:
     origin = {"origin": blob.origin} if blob.origin else {}
-    return {"digest": str(blob.descriptor.digest), "size": blob.descriptor.size, "action": blob.action, **origin}
+    held = {"held": blob.held} if blob.held else {}
+    return {
+        "digest": str(blob.descriptor.digest),
+        "size": blob.descriptor.size,
+        "action": blob.action,
+        **origin,
+        **held,
+    }

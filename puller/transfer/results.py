@@ -47,11 +47,20 @@ class CopyResult:
 
 @dataclass(frozen=True, slots=True)
 class PlannedBlob:
-    """What would become of a blob: nothing (``exists``), ``mount`` from ``origin``, or ``move``."""
+    """What would become of a blob: nothing (``exists``), ``mount`` from ``origin``, or ``move``.
+
+    ``held``: bytes of it that an earlier run brought, which are not moved again.
+    """
 
     descriptor: Descriptor
     action: Literal["exists", "mount", "move"]
     origin: str | None = None
+    held: int = 0
+
+    @property
+    def moved(self) -> int:
+        """Bytes that would be moved."""
+        return self.descriptor.size - self.held if self.action == "move" else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,4 +84,4 @@ class Plan:
     @property
     def moved(self) -> int:
         """Bytes of blobs that would be moved."""
-        return sum(blob.descriptor.size for blob in self.blobs if blob.action == "move")
+        return sum(blob.moved for blob in self.blobs)

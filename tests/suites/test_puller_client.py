@@ -40,8 +40,10 @@ from moorage.puller import (
     Unreachable,
 )
 from moorage.puller.events import BlobDone, Finished
+from moorage.puller.fetch.ingest import Ingest
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.show.plan import plan_lines
 from moorage.registry.oci import Manifest
 from moorage.registry.oci.media_types import OCI_INDEX
 from moorage.registry.testing import Corrupt, Drop, LoopbackRegistry, Refuse, Slow
@@ -157,6 +159,28 @@ def test_plans_do_nothing(client: Client, image: str, registry: LoopbackRegistry
     assert client.plan_copy(image, f"docker-archive:{tmp_path / 'archive.tar'}").moved == plan.size
     assert client.plan_copy(image, f"oci:{tmp_path / 'layout'}:v1").moved == plan.size
     assert {path.name for path in tmp_path.iterdir()} == {"files", "store"}
+
+
+def test_a_plan_makes_no_store(image: str, tmp_path: Path) -> None:
+    """Where there is none everything would be fetched, and there is none afterwards either."""
+    with Client(tmp_path / "new", keychain=FixedKeychain(None), hosts=HostConfig.empty()) as client:
+        plan = client.plan_pull(image)
+    assert plan.moved == plan.size > 0
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_plan_does_not_count_what_is_held(client: Client, image: str) -> None:
+    """What an earlier pull left of a blob is not fetched again, and the plan knows."""
+    whole = client.plan_pull(image)
+    blob = max((planned.descriptor for planned in whole.blobs), key=lambda blob: blob.size)
+    ingest = Ingest.claim(client.store.files, blob)
+    assert ingest is not None
+    ingest.write(0, memoryview(bytes(100)))
+    ingest.close()
+    plan = client.plan_pull(image)
+    assert plan.moved == whole.size - 100
+    assert [planned.held for planned in plan.blobs if planned.descriptor == blob] == [100]
+    assert any("all but 100 B" in line for line in plan_lines(plan, move="fetch"))
 
 
 @pytest.mark.parametrize(
