@@ -187,7 +187,7 @@ def test_moorage_login_oidc(job: str, site: Site, place: Place, image: Image) ->
     assert pulled.returncode == 0, pulled
     elsewhere = client.push_image(image, f"{site.host}/apps/other:v1")
     assert elsewhere.returncode == 1
-    assert b"403 Forbidden" in elsewhere.stderr
+    assert b"not permitted to 'oidc': repository:apps/other:" in elsewhere.stderr
 
 
 @contextmanager

@@ -284,6 +284,17 @@ async def test_a_token_that_is_no_longer_taken_is_replaced_once() -> None:
         assert len(server.seen) - before == 3
 
 
+async def test_a_head_that_is_denied() -> None:
+    """Has no body that could say so: we say who may not do what, with the first token and with a later one."""
+    world = _world(lambda w, _: w.grant())
+    async with _connected(world, _ALICE) as (server, registry):
+        good = server.answer
+        server.answer = lambda seen: Reply(403) if good(seen).status == 200 and "/v2/" in seen.target else good(seen)
+        for _ in range(2):
+            with pytest.raises(Denied, match=f"not permitted to 'alice': {_PULL}"):
+                await registry.resolve_blob(_HERE, _BLOB.digest)
+
+
 async def test_a_registry_may_want_more() -> None:
     """The scope of an insufficient_scope challenge is asked for besides our own."""
     world = _world(lambda w, _: w.grant(), scope="repository:team/base:pull repository:team/app:metadata_read")
