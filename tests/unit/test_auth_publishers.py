@@ -192,6 +192,7 @@ async def test_a_forged_token() -> None:
     publishers = _publishers(_publisher(repository="acme/web"))
     mallory = Forger(rsa.generate_private_key(65537, 2048), {"alg": "RS256", "kid": "k"}, {**_GITHUB, "iss": _URL})
     assert await _refusal(publishers, mallory()) == "a CI token: signature"
+    assert await _refusal(publishers, _token({**_GITHUB, "padding": "x" * 8000})) == "a CI token: too-long"
     for raw in ("", "password", "a.b.c", "." * 9000):
         assert (await _refusal(publishers, raw)).startswith("a CI token: ")
 

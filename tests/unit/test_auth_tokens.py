@@ -447,6 +447,31 @@ async def test_another_issuer(ring: KeyRing, clock: Clock, rsa_key: rsa.RSAPriva
     assert await _reason(verifier, _foreign(rsa_key, algorithm, kid="k")(nbf=_NOW + 60)) == "nbf-future"
 
 
+@pytest.mark.parametrize(
+    ("wrong", "reason"),
+    [
+        pytest.param({"aud": "elsewhere"}, "aud", id="another audience"),
+        pytest.param({"aud": None}, "aud", id="no audience"),
+        pytest.param({"exp": _NOW - 31}, "expired", id="expired"),
+        pytest.param({"exp": None}, "exp", id="never expires"),
+        pytest.param({"iat": None}, "iat", id="no iat"),
+        pytest.param({"iat": _NOW + 31}, "iat-future", id="from the future"),
+        pytest.param({"sub": None}, "sub", id="no subject"),
+        pytest.param({"sub": 7}, "sub", id="a number"),
+        pytest.param({"jti": 7}, "jti", id="jti is a number"),
+        pytest.param({"access": "repository:a/b:pull"}, "access", id="access is a text"),
+    ],
+)
+async def test_claims_of_another_issuer(
+    ring: KeyRing, clock: Clock, rsa_key: rsa.RSAPrivateKey, wrong: dict[str, Any], reason: str
+) -> None:
+    """Must hold like ours, but that it may leave out ``nbf`` and ``jti``, and that nobody may have a name."""
+    verifier = _trusting(ring, clock, Keys(KeySet.of_jwks({"keys": [jwk_of(rsa_key, kid="k")]}, algorithms=("RS256",))))
+    forger = _foreign(rsa_key, "RS256", kid="k")
+    assert (await verifier.verify(forger(jti=None, sub=""))).principal == Principal("issuer:other:")
+    assert await _reason(verifier, forger(**wrong)) == reason
+
+
 @pytest.mark.parametrize("name", ["kid", "libtrust", "x5c"])
 async def test_an_issuer_by_certificate(ring: KeyRing, clock: Clock, name: str) -> None:
     """Its tokens may name the key by thumbprint, by docker's older key id, or by the certificate itself."""
