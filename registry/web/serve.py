@@ -52,7 +52,7 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
     Raises:
         CannotServe: the sockets, the certificate, or what logins need are not to be had.
     """
-    foundation = _foundation(settings) if settings.has_login else None
+    foundation = _foundation(settings, say) if settings.has_login else None
     tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
     sockets = _listen(settings.listen)
     _allow_files()
@@ -85,15 +85,19 @@ def tls_context(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _foundation(settings: Settings) -> Foundation:
+def _foundation(settings: Settings, say: Callable[[str], None]) -> Foundation:
     """Read before the fork: what is wrong is said once, and there is one signing key."""
     from moorage.auth.errors import ConfigurationError  # noqa: PLC0415  # 100 ms, for nothing without logins
     from moorage.registry.web.authority import lay_foundation  # noqa: PLC0415
 
+    has_key = os.path.lexists(settings.signing_key_file)
     try:
-        return lay_foundation(settings)
+        foundation = lay_foundation(settings)
     except ConfigurationError as exc:
         raise CannotServe(str(exc)) from exc
+    if not has_key:
+        say(f"made the signing key {settings.signing_key_file} (keep it: tokens and running uploads hang on it)")
+    return foundation
 
 
 def _no_password() -> NoReturn:
@@ -301,8 +305,11 @@ def _timed_wait(seconds: float) -> int | None:
 
 def _welcome(settings: Settings, url: str) -> str:
     place = url.partition("://")[2].replace("0.0.0.0", "127.0.0.1").replace("[::]", "[::1]")  # noqa: S104  # as shown
+    if settings.external_url is not None:
+        place = settings.external_url.partition("://")[2]
     root = settings.root.partition("?")[0] if settings.root.startswith("s3:") else settings.root
     return (
         f"Moorage serves {root} on {url} (workers: {settings.workers}). "
-        f"Push a first image: moorage push DIRECTORY {place}/hello:latest"
+        f"{f'Log in: moorage login {place}; then push' if settings.has_login else 'Push'} a first image: "
+        f"moorage push DIRECTORY {place}/hello:latest"
     )

@@ -37,7 +37,7 @@ from moorage.registry.oci import (
     TagOrDigest,
     UploadStatus,
 )
-from moorage.registry.wrap.rights import PUSH, Rights
+from moorage.registry.wrap.rights import PUSH, TOKEN, Rights
 from moorage.registry.wrap.tag_writes import TagWrite
 
 __all__ = ["Authorised", "Decided", "Sealer"]
@@ -69,17 +69,18 @@ class Decided:
 
 
 class Authorised:
-    """``inner``, for one caller.
+    """``inner``, for one caller, in one request.
 
     Args:
         seal: binds the ids of uploads to the caller.
-        record: is told every decision.
+        record: is told every decision, once.
     """
 
     def __init__(
         self, inner: Registry, rights: Rights, *, seal: Sealer, record: Callable[[Decided], None] | None = None
     ) -> None:
         self._inner, self._rights, self._seal, self._record = inner, rights, seal, record
+        self._told: Decided | None = None
 
     # -- Reader --------------------------------------------------------------------------------------------------------
 
@@ -125,13 +126,19 @@ class Authorised:
     async def mount_blob(
         self, repository: RepositoryName, digest: Digest, *, source: RepositoryName | None = None
     ) -> Descriptor:
-        """See ``Writer.mount_blob``. From where the caller may not pull, a blob is as good as absent (rule T7)."""
+        """See ``Writer.mount_blob``. From where the caller may not pull, a blob is as good as absent (rule T7).
+
+        Raises:
+            Unauthorized: the caller may pull from there, but not with this token.
+        """
         self._require_push(repository, digest)
         if source is None:
             is_open = self._rights.may_pull_everything()
         else:
             decision = self._rights.decide(Action.PULL, source)
             self._note(decision, Action.PULL, source, None, digest)
+            if decision.rule == TOKEN:
+                raise self._rights.refusal(decision)
             is_open = decision.allowed
         if not is_open:
             raise BlobUnknown(detail={"digest": str(digest)})
@@ -268,8 +275,12 @@ class Authorised:
         tag: Tag | None = None,
         digest: Digest | None = None,
     ) -> None:
+        """Tells a decision; one that is come to twice in a request, as by who looks before he reads, once."""
         if self._record is not None:
-            self._record(Decided(decision, action, repository, tag, digest))
+            decided = Decided(decision, action, repository, tag, digest)
+            if decided != self._told:
+                self._told = decided
+                self._record(decided)
 
     # -- what the caller is shown --------------------------------------------------------------------------------------
 

@@ -254,11 +254,13 @@ async def test_t7_two_tenants(locked: Locked) -> None:
 
 
 async def test_a_mount_from_where_one_may_pull(locked: Locked) -> None:
-    """With the token that the challenge asked for; without the scope of the source it is a plain upload."""
+    """With the token that the challenge asked for; with one that is not for the source, a 401 says so."""
     await fill(locked.local, "public/boat")
     path = f"{UPLOADS}?mount={LAYER}&from=public/boat"
     scopes = challenge_of(await locked.wire.post(path)).parameters["scope"].split()
-    assert (await locked.wire.post(path, headers=await locked.bearer("alice", scopes[0]))).status_code == 202
+    for scope in ("repository:mine/boat:pull,push", "repository:mine/boat:push"):
+        parameters = challenge_of(await locked.wire.post(path, headers=await locked.bearer("alice", scope))).parameters
+        assert (parameters["error"], parameters["scope"].split()) == ("insufficient_scope", scopes)
     assert (await locked.wire.post(path, headers=await locked.bearer("alice", *scopes))).status_code == 201
 
 
@@ -421,6 +423,7 @@ async def test_every_decision_is_audited(locked: Locked, stage: Stage, tmp_path:
     token = await locked.token("carol", "repository:mine/boat:pull")
     bearer = {"authorization": f"Bearer {token}"}
     assert (await locked.wire.get("/v2/mine/boat/manifests/latest", headers=bearer)).status_code == 200
+    assert (await locked.wire.get(f"/v2/mine/boat/blobs/{LAYER}", headers=bearer)).status_code == 200
     assert (await locked.wire.delete("/v2/mine/boat/manifests/latest", headers=bearer)).status_code == 403
     assert (await locked.wire.get("/v2/", headers=basic("carol", "a wrong secret"))).status_code == 401
     audit.close()
@@ -429,6 +432,7 @@ async def test_every_decision_is_audited(locked: Locked, stage: Stage, tmp_path:
     assert [(one["event"], one["allowed"], one.get("who"), one.get("action"), one.get("rule")) for one in lines] == [
         ("login", True, "carol", None, None),
         ("token", True, "carol", "repository:mine/boat:pull", None),
+        ("access", True, "carol", "pull", "readers"),
         ("access", True, "carol", "pull", "readers"),
         ("access", False, "carol", "delete", "default"),
         ("login", False, None, None, None),
