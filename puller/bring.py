@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from moorage.puller.events import Event, OnEvent, Resumed, Times
 from moorage.puller.fetch.engine import BlobSource, Fetched, Fetcher
+from moorage.puller.fetch.host import Host
 from moorage.puller.image import blobs_of
 from moorage.puller.messages import RetryPolicy
 from moorage.puller.store import Store
@@ -66,11 +67,13 @@ class Bringing:
         trees: bool,
         owners: OwnerMode | None,
         limits: Limits | None,
+        host: Host | None,
         retry: RetryPolicy | None,
         on_event: OnEvent,
     ) -> None:
         self._source, self._repository, self._store = source, repository, store
-        self._retry, self._on_event, self._is_merged = retry, on_event, target is not None
+        self._host, self._retry, self._on_event = host, retry, on_event
+        self._is_merged = target is not None
         self._resumed: set[Digest] = set()
         self._workers = Workers()
         self._done = Brought()
@@ -121,7 +124,14 @@ class Bringing:
         files.unsynced.note(blobs=[blob.digest for blob in blobs if not os.path.exists(files.blob_path(blob.digest))])
 
     def _fetcher(self) -> Fetcher:
-        return Fetcher(self._source, self._repository, self._store.files, retry=self._retry, on_event=self._tell)
+        return Fetcher(
+            self._source,
+            self._repository,
+            self._store.files,
+            host=self._host,
+            retry=self._retry,
+            on_event=self._tell,
+        )
 
     def _in_order(self, manifest: Manifest) -> list[Descriptor]:
         """The config, because it names the diffIDs; then layers as they are merged, or the biggest first, so that no

@@ -169,6 +169,7 @@ class AsyncClient:
                 target=None if unpack is None else os.fspath(unpack),
                 trees=trees,
                 owners=owners,
+                host=self._connections.host(wanted.registry),
                 retry=self._retry,
                 on_event=on_event or self._on_event,
             )

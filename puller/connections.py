@@ -14,6 +14,7 @@ from moorage.puller.remote import RemoteRegistry
 
 if TYPE_CHECKING:
     from moorage.puller.credentials import Keys
+    from moorage.puller.fetch.host import Host
     from moorage.puller.mirrors import Mirrored
 
 __all__ = ["Connections"]
@@ -37,6 +38,7 @@ class Connections:
     ) -> None:
         self._stack = AsyncExitStack()
         self._remotes: dict[str, RemoteRegistry] = {}
+        self._hosts_known: dict[str, Host] = {}
         self._lock = asyncio.Lock()
         self._keychain, self._hosts, self._retry, self._timeouts = keychain, hosts, retry, timeouts
         self._on_event = on_event
@@ -71,6 +73,12 @@ class Connections:
 
         fronts = [Front(str(mirror), await self.remote(mirror.registry), mirror.name_of) for mirror in mirrors]
         return Mirrored(fronts, home, on_event=self._on_event)
+
+    def host(self, registry: str) -> Host:
+        """What fetches have learned of the registry: whether it has ranges, how many connections are worth it."""
+        from moorage.puller.fetch.host import Host  # noqa: PLC0415 (what is there already is not fetched)
+
+        return self._hosts_known.setdefault(registry, Host())
 
     def _configured(self) -> HostConfig:
         if self._hosts is None:

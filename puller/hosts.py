@@ -11,14 +11,14 @@ import ssl
 from collections.abc import Callable, Mapping
 from typing import Self
 
-from moorage.puller.origins import Origin
+from moorage.puller.origins import Origin, is_loopback
 from moorage.puller.route import Proxy, Route
 from moorage.registry.oci.values import dataclass
 
 __all__ = ["FindProxy", "Host", "HostConfig", "MakeTrust", "Mirror", "canonical"]
 
 _DOCKER_HUB = "registry-1.docker.io"
-_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy")
+_PROXY_VARIABLES = ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 _DOCKER_HUB_NAMES = frozenset({"docker.io", "index.docker.io", _DOCKER_HUB})
 
 
@@ -118,9 +118,15 @@ def _path_of(environment: Mapping[str, str]) -> str:
 def _find_proxy_in(environment: Mapping[str, str]) -> FindProxy:
     if not any(environment.get(name) for name in _PROXY_VARIABLES):
         return _go_straight
-    from moorage.puller.proxies import Proxies  # noqa: PLC0415 (as most people do)
 
-    return Proxies.of(environment).of_origin
+    def find(origin: Origin) -> Proxy | None:
+        if is_loopback(origin.host):  # never proxied, so what the variables say does not matter
+            return None
+        from moorage.puller.proxies import Proxies  # noqa: PLC0415 (most people have none)
+
+        return Proxies.of(environment).of_origin(origin)
+
+    return find
 
 
 def _go_straight(origin: Origin) -> None:

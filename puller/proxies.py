@@ -1,7 +1,8 @@
-"""Proxies, as the environment names them: ``HTTPS_PROXY``, ``HTTP_PROXY`` and ``NO_PROXY``, in capitals or not.
+"""Proxies, as the environment names them: ``HTTPS_PROXY``, ``HTTP_PROXY``, ``ALL_PROXY``, ``NO_PROXY``, in either case.
 
 Rule: Go's reading of these variables, which docker, podman and crane share: ``NO_PROXY`` lists hosts (with all below
 them), ``.domain`` (only below it), addresses, networks, each perhaps with a port, or ``*``. Loopback is never proxied.
+``ALL_PROXY``, which Go does not know, is read as curl does: it stands in for each of the first two that is not set.
 Proxies are spoken to in plain HTTP, as nearly all are; what is meant for an HTTPS registry passes them encrypted.
 ``HTTP_PROXY`` in capitals is ignored where ``REQUEST_METHOD`` shows that a web server set it (CVE-2016-5385).
 """
@@ -39,9 +40,11 @@ class Proxies:
             HostsInvalid: one of them is no proxy's address.
         """
         plain = ("http_proxy",) if "REQUEST_METHOD" in environment else ("HTTP_PROXY", "http_proxy")
+        general = ("ALL_PROXY", "all_proxy")
         listed = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
         direct = tuple(entry.strip().lower() for entry in listed.split(",") if entry.strip())
-        return cls(_first(environment, plain), _first(environment, ("HTTPS_PROXY", "https_proxy")), direct)
+        secure = ("HTTPS_PROXY", "https_proxy")
+        return cls(_first(environment, (*plain, *general)), _first(environment, (*secure, *general)), direct)
 
     def of_origin(self, origin: Origin) -> Proxy | None:
         """The proxy to take to ``origin``; None: go straight there."""

@@ -39,6 +39,7 @@ from moorage.registry.oci.values import dataclass
 
 if TYPE_CHECKING:
     from moorage.puller.bring import Brought
+    from moorage.puller.fetch.host import Host
     from moorage.puller.messages import Answer, RetryPolicy
     from moorage.puller.unpack.limits import Limits
     from moorage.puller.unpack.owners import OwnerMode
@@ -72,6 +73,7 @@ async def pull_image(
     trees: bool = True,
     owners: OwnerMode | None = None,
     limits: Limits | None = None,
+    host: Host | None = None,
     retry: RetryPolicy | None = None,
     on_event: OnEvent = ignore,
 ) -> PullResult:
@@ -85,6 +87,7 @@ async def pull_image(
             store. None: each layer gets its own tree in the store, once for all images, unless ``trees`` is off or it
             is no container image.
         owners: whose the files of a merged tree become; None: as the image says for root, the caller's for others.
+        host: what earlier pulls have learned about the registry by fetching from it.
         retry: how long what fails for a while is tried again.
 
     Raises:
@@ -96,7 +99,9 @@ async def pull_image(
         OSError: the disk refuses.
     """
     place = None if target is None else os.path.abspath(target)  # noqa: ASYNC240 (it asks for the working directory)
-    work = _Pull(source, reference, store, platform or host_platform(), policy, place, owners, limits, retry, on_event)
+    work = _Pull(
+        source, reference, store, platform or host_platform(), policy, place, owners, limits, host, retry, on_event
+    )
     async with store.leased():
         return await work.run(trees=trees)
 
@@ -111,6 +116,7 @@ class _Pull:
     target: str | None
     owners: OwnerMode | None
     limits: Limits | None
+    host: Host | None
     retry: RetryPolicy | None
     on_event: OnEvent
 
@@ -147,7 +153,7 @@ class _Pull:
         bringing = Bringing(
             source, self.reference.repository, self.store,
             target=self.target, trees=has_trees, owners=self.owners, limits=self.limits,
-            retry=self.retry, on_event=self.on_event,
+            host=self.host, retry=self.retry, on_event=self.on_event,
         )  # fmt: skip
         return await bringing.bring(manifest)
 

@@ -44,9 +44,9 @@ from moorage.puller.fetch.ingest import Ingest
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.show.plan import plan_lines
-from moorage.registry.oci import Manifest
+from moorage.registry.oci import Descriptor, Manifest
 from moorage.registry.oci.media_types import OCI_INDEX
-from moorage.registry.testing import Corrupt, Drop, LoopbackRegistry, Refuse, Slow
+from moorage.registry.testing import Corrupt, Drop, IgnoreRange, LoopbackRegistry, Refuse, Slow
 
 from tests.content import json_bytes, repository
 
@@ -169,14 +169,35 @@ def test_a_plan_makes_no_store(image: str, tmp_path: Path) -> None:
     assert not (tmp_path / "new").exists()
 
 
-def test_a_plan_does_not_count_what_is_held(client: Client, image: str) -> None:
-    """What an earlier pull left of a blob is not fetched again, and the plan knows."""
-    whole = client.plan_pull(image)
-    blob = max((planned.descriptor for planned in whole.blobs), key=lambda blob: blob.size)
+def _leave_a_part(client: Client, reference: str) -> Descriptor:
+    """Its biggest blob, of which the store now holds 100 bytes."""
+    blob = max((planned.descriptor for planned in client.plan_pull(reference).blobs), key=lambda blob: blob.size)
     ingest = Ingest.claim(client.store.files, blob)
     assert ingest is not None
     ingest.write(0, memoryview(bytes(100)))
     ingest.close()
+    return blob
+
+
+def test_a_registry_without_ranges_is_known_to_the_next_pull(
+    client: Client, image: str, registry: LoopbackRegistry
+) -> None:
+    """It is asked for the rest of a blob once; from then on a client asks it for whole ones."""
+    other = f"{registry.host}/team/other:v1"
+    registry.add_image("team/other:v1", {"etc/other": "x" * 1000})
+    registry.inject(IgnoreRange(), path="*/blobs/*", times=None)
+    for reference, has_range in ((image, True), (other, False)):
+        blob = _leave_a_part(client, reference)
+        registry.forget_requests()
+        client.pull(reference)
+        asked = [request for request in registry.requests if str(blob.digest) in request.path]
+        assert ("range" in asked[0].headers) == has_range
+
+
+def test_a_plan_does_not_count_what_is_held(client: Client, image: str) -> None:
+    """What an earlier pull left of a blob is not fetched again, and the plan knows."""
+    whole = client.plan_pull(image)
+    blob = _leave_a_part(client, image)
     plan = client.plan_pull(image)
     assert plan.moved == whole.size - 100
     assert [planned.held for planned in plan.blobs if planned.descriptor == blob] == [100]

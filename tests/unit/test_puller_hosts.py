@@ -267,6 +267,11 @@ _TLS_PROXY = Proxy(Origin("http", "secure.example", 80), "Basic dTpwJA==")
         ({"HTTP_PROXY": "http://proxy.example:3128"}, "http://127.0.0.1:5000", None),
         ({"HTTP_PROXY": "http://proxy.example:3128"}, "http://localhost", None),
         ({"HTTP_PROXY": "http://proxy.example:3128"}, "http://[::1]", None),
+        ({"ALL_PROXY": "http://proxy.example:3128"}, "https://r.example", _PROXY),
+        ({"all_proxy": "proxy.example:3128"}, "http://r.example", _PROXY),
+        ({"ALL_PROXY": "http://other.example", "HTTPS_PROXY": "proxy.example:3128"}, "https://r.example", _PROXY),
+        ({"ALL_PROXY": "http://proxy.example:3128", "NO_PROXY": "r.example"}, "https://r.example", None),
+        ({"ALL_PROXY": "http://proxy.example:3128"}, "http://127.0.0.1:5000", None),
     ],
 )
 def test_proxies_of_the_environment(variables: dict[str, str], url: str, expected: Proxy | None) -> None:
@@ -304,12 +309,21 @@ def test_some_hosts_are_reached_directly(listed: str, url: str, is_direct: bool)
     assert (proxies.of_origin(Origin.of(url)) is None) == is_direct
 
 
+def test_a_proxy_of_another_kind_stops_only_those_who_need_it() -> None:
+    """A registry on this machine is reached without; all others say which variable cannot be used."""
+    hosts = HostConfig.load({"ALL_PROXY": "socks5://proxy.example", "HOME": "/nowhere"})
+    assert hosts.route(Origin.of("http://127.0.0.1:5000")).proxy is None
+    with pytest.raises(HostsInvalid, match="ALL_PROXY"):
+        hosts.route(Origin.of("https://r.example"))
+
+
 @pytest.mark.parametrize(
     "value", ["socks5://u:s3cret@proxy.example", "https://u:s3cret@proxy.example", "http://", "http://[x:s3cret"]
 )
 def test_a_proxy_that_is_none_is_refused(value: str) -> None:
     """By the name of its variable; what it says may be secret."""
-    with pytest.raises(HostsInvalid, match="HTTPS_PROXY") as caught:
-        Proxies.of({"HTTPS_PROXY": value})
-    assert "s3cret" not in str(caught.value)
+    for variable in ("HTTPS_PROXY", "ALL_PROXY"):
+        with pytest.raises(HostsInvalid, match=variable) as caught:
+            Proxies.of({variable: value})
+        assert "s3cret" not in str(caught.value)
     assert "dTpwJA" not in repr(_TLS_PROXY)
