@@ -40,6 +40,7 @@ def test_a_node_is_away(tmp_path: Path) -> None:
                 stop.wait(4)  # it heals
 
         _work(nodes, 400, harass)
+        assert turns
         print(f"nodes stopped and started: {turns}")
 
 

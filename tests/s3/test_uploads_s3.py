@@ -105,7 +105,6 @@ async def test_a_death_at_any_moment(environment: S3Server) -> None:
             if not was_killed:
                 break
     await direct.close()
-    assert outcomes == sorted(outcomes)  # once it is committed it stays so
     assert outcomes.count(False) > 5
     assert outcomes[-1]
 
