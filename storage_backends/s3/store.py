@@ -175,7 +175,8 @@ class S3Store:
             held = await self._records.swap(upload, held, replace(held.record, state="done"))
         except Conflict:
             raise UploadNotFound(upload) from None  # somebody else ended it
-        await self._clear(upload, held.record)
+        with suppress(StorageError):  # the object is there; what is left of the upload goes when it expires
+            await self._clear(upload, held.record)
         return info
 
     async def _held_at(self, upload: str, offset: int) -> Held:
