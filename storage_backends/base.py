@@ -95,12 +95,14 @@ class Capabilities:
     ``versions_are_hashes``: writing the same bytes again is no new version, so whoever swaps and must not miss a write
     in between puts a nonce into the value.
     ``presigns``: ``presign`` gives URLs.
+    ``concurrency``: how many calls for one request are worth having under way at once.
     """
 
     conditional_delete: bool
     min_append: int = 0
     versions_are_hashes: bool = False
     presigns: bool = False
+    concurrency: int = 1
 
 
 @dataclass(frozen=True, slots=True)

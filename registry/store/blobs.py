@@ -21,6 +21,7 @@ from moorage.registry.oci.media_types import OCTET_STREAM
 from moorage.registry.store import layout
 from moorage.registry.store.border import refusals
 from moorage.registry.store.links import Links
+from moorage.registry.store.side_by_side import side_by_side
 from moorage.storage_backends.base import FileSpan, ObjectInfo, ObjectStore, Reading
 from moorage.storage_backends.errors import KeyNotFound
 
@@ -105,8 +106,8 @@ class Blobs:
         Raises:
             BlobUnknown: this took so long that the bytes were taken for garbage.
         """
-        await self._store.put(layout.blob_marker(digest, blob.generation, blob.size), b"")
-        await self._links.add(repository, digest)
+        places = (layout.blob_marker(digest, blob.generation, blob.size), layout.upload_link(repository, digest))
+        await side_by_side(self._store, places, lambda place: self._store.put(place, b""))
         if not await self._is_usable(blob):
             raise _unknown(digest)
         self._remember(digest, blob)

@@ -33,6 +33,7 @@ from moorage.registry.store.blobs import Blobs
 from moorage.registry.store.links import Links
 from moorage.registry.store.records import Header, Record, Records
 from moorage.registry.store.referrers import Referrers
+from moorage.registry.store.side_by_side import side_by_side
 from moorage.registry.store.tags import Tags
 from moorage.storage_backends.base import ObjectInfo, ObjectStore
 from moorage.storage_backends.errors import Conflict, StorageError
@@ -143,11 +144,20 @@ class Manifests:
     async def _edges(self, repository: RepositoryName, manifest: Manifest) -> _Edges:
         """What the manifest references; refuses it if something is not there and sparse manifests are not allowed."""
         document = manifest.document
-        blobs, lacking = await _split(document.blobs, lambda digest: self._links.exist(repository, digest))
-        children, orphans = await _split(document.manifests, lambda digest: self._has(repository, digest))
+        named, nested = ([found.digest for found in each] for each in (document.blobs, document.manifests))
+        blobs, lacking = await self._split(named, lambda digest: self._links.exist(repository, digest))
+        children, orphans = await self._split(nested, lambda digest: self._has(repository, digest))
         if (lacking or orphans) and not self._allow_sparse:
             raise _missing([*lacking, *orphans])
         return _Edges(blobs, children)
+
+    async def _split(
+        self, digests: Iterable[Digest], is_there: Callable[[Digest], Awaitable[bool]]
+    ) -> tuple[tuple[Digest, ...], tuple[Digest, ...]]:
+        """The digests that are there and those that are not, each once."""
+        digests = tuple(dict.fromkeys(digests))
+        found = list(zip(digests, await side_by_side(self._store, digests, is_there), strict=True))
+        return tuple(digest for digest, there in found if there), tuple(digest for digest, there in found if not there)
 
     async def _has(self, repository: RepositoryName, digest: Digest) -> bool:
         return await self._records.newest(repository, digest) is not None
@@ -179,10 +189,11 @@ class Manifests:
 
     async def _write_edges(self, repository: RepositoryName, record: Record, tags: Sequence[Tag]) -> None:
         digest, generation = record.manifest.digest, record.generation
-        for blob in record.header.blobs:
-            await self._store.put(layout.manifest_link(repository, Digest.parse(blob), digest, generation), b"")
-        for tag in tags:
-            await self._store.put(layout.tagged(repository, digest, tag, generation), b"")
+        edges = [
+            layout.manifest_link(repository, Digest.parse(blob), digest, generation) for blob in record.header.blobs
+        ]
+        edges += [layout.tagged(repository, digest, tag, generation) for tag in tags]
+        await side_by_side(self._store, edges, lambda edge: self._store.put(edge, b""))
 
     async def _check_edges(self, repository: RepositoryName, record: Record) -> None:
         """Whether everything referenced may be relied on: allowed to the repository, not condemned, and still there.
@@ -190,12 +201,11 @@ class Manifests:
         Raises:
             ManifestBlobUnknown: what may not.
         """
-        blobs = [Digest.parse(raw) for raw in record.header.blobs]
-        manifests = [Digest.parse(raw) for raw in record.header.manifests]
-        missing = [digest for digest in blobs if not await self._may_rely_on(repository, digest)]
-        missing += [digest for digest in manifests if not await self._has_safe(repository, digest)]
-        if missing:
-            raise _missing(missing)
+        blobs, manifests = map(Digest.parse, record.header.blobs), map(Digest.parse, record.header.manifests)
+        _, missing = await self._split(blobs, lambda digest: self._may_rely_on(repository, digest))
+        _, orphans = await self._split(manifests, lambda digest: self._has_safe(repository, digest))
+        if missing or orphans:
+            raise _missing([*missing, *orphans])
 
     async def _may_rely_on(self, repository: RepositoryName, blob: Digest) -> bool:
         # Without the first question, a put that looked for links before a delete would bring the blob back after it.
@@ -263,8 +273,10 @@ class Manifests:
         """Takes away what bears the name of a record that is gone."""
         digest, generation = record.manifest.digest, record.generation
         await self._unlist(repository, record)
-        for blob in record.header.blobs:
-            await self._store.delete(layout.manifest_link(repository, Digest.parse(blob), digest, generation))
+        links = [
+            layout.manifest_link(repository, Digest.parse(blob), digest, generation) for blob in record.header.blobs
+        ]
+        await side_by_side(self._store, links, self._store.delete)
         await self._tags.drop_markers(repository, digest, generation)
 
     async def _list_referrer(self, repository: RepositoryName, record: Record) -> None:
@@ -276,17 +288,6 @@ class Manifests:
         if record.header.subject:
             subject = Digest.parse(record.header.subject)
             await self.referrers.remove(repository, subject, record.manifest.digest, record.generation)
-
-
-async def _split(
-    descriptors: Iterable[Descriptor], is_there: Callable[[Digest], Awaitable[bool]]
-) -> tuple[tuple[Digest, ...], tuple[Digest, ...]]:
-    """The digests that are there and those that are not, each once."""
-    there: list[Digest] = []
-    absent: list[Digest] = []
-    for digest in dict.fromkeys(d.digest for d in descriptors):
-        (there if await is_there(digest) else absent).append(digest)
-    return tuple(there), tuple(absent)
 
 
 def _new_record(manifest: Manifest, edges: _Edges) -> Record:

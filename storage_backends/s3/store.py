@@ -58,7 +58,7 @@ class S3Store:
         self._multipart = Multipart(self._calls, self._objects, location)
         self._copies = Copies(self._calls, self._objects, self._multipart, location)
         self._budget = Budget(_MEMORY)
-        self.capabilities = Capabilities(False, PART, versions_are_hashes=True, presigns=True)
+        self.capabilities = Capabilities(False, PART, versions_are_hashes=True, presigns=True, concurrency=16)
 
     @classmethod
     async def open(cls, location: Location) -> Self:
@@ -77,7 +77,9 @@ class S3Store:
             await store.close()
             raise
         store._objects.has_hash_etags = found.hash_etags
-        store.capabilities = Capabilities(found.conditional_delete, PART, versions_are_hashes=True, presigns=True)
+        store.capabilities = Capabilities(
+            found.conditional_delete, PART, versions_are_hashes=True, presigns=True, concurrency=16
+        )
         return store
 
     def __repr__(self) -> str:
