@@ -33,15 +33,20 @@ _Method = Callable[..., Any]
 
 
 class _Later:
-    """An attribute of a class that is computed when the class is asked for it."""
+    """An attribute of a class that is computed when the class is first asked for it."""
 
-    __slots__ = ("_compute",)
+    __slots__ = ("_compute", "_name")
 
     def __init__(self, compute: Callable[[], object]) -> None:
         self._compute = compute
 
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
     def __get__(self, instance: object, owner: type) -> object:
-        return self._compute()
+        value = self._compute()
+        setattr(owner, self._name, value)
+        return value
 
 
 def _make(plain: type, *, frozen: bool, order: bool) -> type:
@@ -52,11 +57,11 @@ def _make(plain: type, *, frozen: bool, order: bool) -> type:
     defaults = {name: body.pop(name) for name in names if name in body}
     compared = [name for name in names if getattr(defaults.get(name), "compare", True)]
     methods = _comparing(compared, frozen=frozen, order=order)
-    methods |= {"__repr__": _show, "__init__": _first_init(lambda: made), "__match_args__": tuple(names)}
+    methods |= {"__repr__": _show, "__init__": _first_init(lambda: made, defaults), "__match_args__": tuple(names)}
     if frozen:
         methods |= {"__setattr__": _refuse_to_set, "__delattr__": _refuse_to_delete, "__setstate__": _restore}
     standard = _Later(lambda: _standard(made, kinds, defaults).__dataclass_fields__)
-    methods |= {"__dataclass_fields__": standard, "__signature__": _Later(lambda: _signature(made))}
+    methods |= {"__dataclass_fields__": standard, "__signature__": _Later(lambda: _signature(made, defaults))}
     methods["__dataclass_params__"] = _Later(lambda: _standard(made, kinds, defaults).__dataclass_params__)
     own = {"__qualname__": plain.__qualname__, "__slots__": tuple(names)}
     made: type = type(plain)(plain.__name__, plain.__bases__, methods | body | own)
@@ -87,27 +92,30 @@ def _standard(made: type, kinds: Mapping[str, object], defaults: Mapping[str, ob
     return dataclasses.dataclass(init=False, eq=False, repr=False)(type(made.__name__, (), body))
 
 
-def _first_init(get_class: Callable[[], Any]) -> _Method:
+def _first_init(get_class: Callable[[], Any], defaults: Mapping[str, object]) -> _Method:
     def init(one: object, *values: object, **named: object) -> None:
         made = get_class()
-        made.__init__ = _write_init(made)
+        made.__init__ = _write_init(made, defaults)
         made.__init__(one, *values, **named)
 
     return init
 
 
-def _write_init(made: Any) -> _Method:
+def _write_init(made: Any, defaults: Mapping[str, object]) -> _Method:
     """The function that sets each slot, which is done past ``__setattr__``."""
     names: dict[str, Any] = {"MISSING": MISSING}
     head, lines = [], ["pass"]
-    for one in made.__dataclass_fields__.values():
-        names |= {f"set_{one.name}": getattr(made, one.name).__set__}
-        names |= {f"default_{one.name}": one.default, f"make_{one.name}": one.default_factory}
-        head.append(one.name + _default(one))
-        value = one.name
-        if one.default_factory is not MISSING:
-            value = f"make_{one.name}() if {one.name} is MISSING else {one.name}"
-        lines.append(f"set_{one.name}(self, {value})")
+    for name in made.__slots__:
+        default: Any = defaults.get(name, MISSING)
+        factory = default.default_factory if isinstance(default, Field) else MISSING
+        default = default.default if isinstance(default, Field) else default
+        names |= {f"set_{name}": getattr(made, name).__set__, f"default_{name}": default, f"make_{name}": factory}
+        if factory is not MISSING:
+            head.append(f"{name}=MISSING")
+            lines.append(f"set_{name}(self, make_{name}() if {name} is MISSING else {name})")
+        else:
+            head.append(name if default is MISSING else f"{name}=default_{name}")
+            lines.append(f"set_{name}(self, {name})")
     if hasattr(made, "__post_init__"):
         lines.append("self.__post_init__()")
     exec(f"def __init__(self, {', '.join(head)}):\n " + "\n ".join(lines), names)  # noqa: S102 (our own fields' names)
@@ -117,16 +125,10 @@ def _write_init(made: Any) -> _Method:
     return written
 
 
-def _default(one: Field[Any]) -> str:
-    if one.default_factory is not MISSING:
-        return "=MISSING"
-    return "" if one.default is MISSING else f"=default_{one.name}"
-
-
-def _signature(made: Any) -> object:
+def _signature(made: Any, defaults: Mapping[str, object]) -> object:
     import inspect  # noqa: PLC0415 (only those who look need it)
 
-    _, *rest = inspect.signature(_write_init(made)).parameters.values()
+    _, *rest = inspect.signature(_write_init(made, defaults)).parameters.values()
     return inspect.Signature(rest)
 
 
