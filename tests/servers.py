@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -30,20 +31,23 @@ _URL = re.compile(r"Moorage serves .* on (https?://(?:[0-9.]+|\[[0-9a-f:]+\]):[0
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, *, connection: type[Connection] = Connection) -> AsyncIterator[str]:
-    """Serves an ASGI app on a free port, as our workers do; yields ``http://127.0.0.1:PORT``.
+async def serving(
+    app: Any, *, connection: type[Connection] = Connection, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[str]:
+    """Serves an ASGI app on a free port, as our workers do; yields ``http://127.0.0.1:PORT``, with ``tls`` https.
 
     Args:
         connection: the class of the connections, for tests that shorten its deadlines.
     """
+    scheme = "https" if tls else "http"
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(app, meter=Table(workers=1).meter(0), drain_timeout=2, connection=connection)
+        server = Server(app, meter=Table(workers=1).meter(0), drain_timeout=2, connection=connection, tls=tls)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
             try:
                 async with asyncio.timeout(10):
                     await server.listening.wait()
-                yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+                yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
             finally:
                 server.stop()
 
