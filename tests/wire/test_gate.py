@@ -18,7 +18,7 @@ from moorage.registry.oci import ManifestUnknown, Registry, RepositoryName, Tag
 from moorage.registry.settings import load_settings
 from moorage.registry.web.app import create_app
 from moorage.registry.web.audit import AuditLog
-from moorage.registry.web.gate import Gate
+from moorage.registry.web.gate import Gate, _Recent
 from moorage.registry.web.login import TokenServer
 from moorage.registry.web.proxied import proxied
 from moorage.registry.wrap.read_only import NoDelete, ReadOnly
@@ -389,6 +389,20 @@ async def test_an_external_url_is_the_last_word(locked: Locked, stage: Stage) ->
     """Whatever the Host header says."""
     stage.show(create_app(locked.local, gate=Gate(locked.local, locked.authority, external_url="https://r.example")))
     assert await realm(locked, {"host": "other.example"}) == "https://r.example/token"
+
+
+async def test_rights_are_remembered_for_a_second(locked: Locked) -> None:
+    """T5: no longer, and under nothing that a secret could be read from; however many come, memory is bounded."""
+    recent, rights = _Recent(), locked.authority.rights_of_nobody()
+    key = recent.key(b"Bearer secret")
+    assert key == recent.key(b"Bearer secret") != _Recent().key(b"Bearer secret")
+    recent.keep(key, 100.0, rights)
+    assert recent.find(key, 100.9) is rights
+    assert recent.find(key, 101.0) is None
+    assert recent.find(recent.key(b"Bearer other"), 100.0) is None
+    for number in range(5000):
+        recent.keep(recent.key(b"%d" % number), 100.0, rights)
+    assert len(recent._kept) <= 4096
 
 
 # -- what is taken away, and what is written down ----------------------------------------------------------------------
