@@ -6,6 +6,7 @@ Law: a free port of 127.0.0.1, keys made up for the run, stopped again; a test t
 from __future__ import annotations
 
 import base64
+import random
 import secrets
 import shutil
 import signal
@@ -15,7 +16,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -132,8 +133,12 @@ def running(name: str, place: Path) -> Iterator[S3Server]:
 
 
 def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+    """A port for a server that wants to be told one. The kernel gives others only from 32768 on, so that nobody gets
+    this one before the server has it."""
+    for port in random.sample(range(10_000, 30_000), 100):
+        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+    raise AssertionError("no free port")
 
 
 def _await(process: subprocess.Popen[bytes], endpoint: str, log: Path) -> None:
