@@ -38,6 +38,7 @@ _JWKS_PATH: Final = b"/.well-known/jwks.json"
 _FORM_LIMIT: Final = 64 * 1024
 """Bytes of a form (rule A11)."""
 
+_MOST_FIELDS: Final = 512
 _MOST_SCOPES: Final = 256
 """More would not fit a token."""
 
@@ -200,8 +201,17 @@ async def _read_form(call: Call) -> str:
 
 
 def _fields(encoded: str) -> Mapping[str, list[str]]:
+    """The fields of a query or a form.
+
+    Raises:
+        _FormTooLarge: there are more than any client sends.
+    """
     fields: dict[str, list[str]] = {}
-    for name, value in parse_qsl(encoded, keep_blank_values=True, errors="replace"):
+    try:
+        pairs = parse_qsl(encoded, keep_blank_values=True, errors="replace", max_num_fields=_MOST_FIELDS)
+    except ValueError:
+        raise _FormTooLarge(f"more than {_MOST_FIELDS} fields") from None
+    for name, value in pairs:
         fields.setdefault(name, []).append(value)
     return fields
 

@@ -190,7 +190,7 @@ async def test_refresh_tokens_turn(locked: Locked) -> None:
         pytest.param({"grant_type": "refresh_token"}, 401, id="no refresh token"),
         pytest.param({"grant_type": ["password", "refresh_token"]}, 400, id="two grants"),
         pytest.param({"grant_type": "password", "filler": "x" * 65536}, 413, id="A11: too large"),
-        pytest.param({f"field{number}": "" for number in range(9000)}, 413, id="A11: too many fields"),
+        pytest.param({f"field{number}": "" for number in range(600)}, 413, id="A11: too many fields"),
         pytest.param({"grant_type": "password", "scope": "a:b:c " * 300}, 400, id="too many scopes"),
     ],
 )
