@@ -212,8 +212,10 @@ class Authorised:
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter.delete_manifest``.
 
+        What an index needs that such a tag names is not looked for, nor a tag that is made at the same time.
+
         Raises:
-            Denied: a tag that nobody may delete names it. One that is made at the same time may go with it.
+            Denied: a tag that nobody may delete names it.
         """
         self._require(Action.DELETE, repository, digest)
         if self._rights.policy.immutable_tags:
