@@ -18,15 +18,19 @@ def run_async(work: Coroutine[Any, Any, _T]) -> _T:
     Raises:
         KeyboardInterrupt: it was ended.
     """
+    results: list[_T] = []
     with asyncio.Runner() as runner:
         try:
-            return runner.run(_supervised(work))
+            runner.run(_supervised(work, results))
         except asyncio.CancelledError:
             raise KeyboardInterrupt from None
+    return results[0]
 
 
-async def _supervised(work: Coroutine[Any, Any, _T]) -> _T:
+async def _supervised(work: Coroutine[Any, Any, _T], results: list[_T]) -> None:
+    """Puts what the work returns into ``results``: the runner would spell out what its task returns, in full
+    (``signal.getsignal`` looks for the handler among its own by value, and fails with its repr)."""
     task = asyncio.current_task()
     if task is not None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-    return await work
+    results.append(await work)
