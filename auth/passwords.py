@@ -18,6 +18,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Final
 
 import bcrypt
@@ -131,4 +132,5 @@ def _unfitting(cost: int) -> bytes:
 
 def _yield_to_others() -> None:
     if sys.platform == "linux":  # where a thread has a niceness of its own
-        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+        with suppress(PermissionError):  # a sandbox may deny it; a courtesy is no reason to refuse logins
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)

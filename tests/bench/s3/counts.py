@@ -6,6 +6,7 @@ counts, so that what happens to run beside does not.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +26,7 @@ Counts = dict[str, dict[str, dict[str, int]]]
 """Requests by operation of the client, registry, and operation of S3."""
 
 _TIMES = 3
+_CALM = 2.0
 _SIZES = {"1 MiB": MIB, "64 MiB": 64 * MIB, "512 MiB": 512 * MIB}
 
 
@@ -33,9 +35,17 @@ def count(server: S3Server, folder: Path, stage: Stage) -> Counts:
     counts: Counts = {}
     for kind in KINDS:
         with counting(server.endpoint) as proxy, running(kind, server, folder, endpoint=proxy.endpoint) as peer:
+            _await_calm(proxy)
             for name, operation in _operations(stage, redirects=kind.redirects).items():
                 counts.setdefault(name, {})[kind.name] = _median(proxy, peer, operation)
     return counts
+
+
+def _await_calm(proxy: Counting) -> None:
+    """Lets every worker end what it does when it starts."""
+    before = -1
+    while before != (before := proxy.requests.total()):
+        time.sleep(_CALM)
 
 
 def _operations(stage: Stage, *, redirects: bool) -> dict[str, Callable[[Client, int], None]]:
