@@ -52,11 +52,11 @@ def test_systemd_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_exposure(tmp_path: Path) -> None:
-    """``systemd-analyze security`` gives 1.2 (of 10, where 10 is bare): what is left is that it uses the network."""
-    done = _analyze("security", "--offline=true", "--threshold=12", _installed(tmp_path))
+    """``systemd-analyze security`` gives 1.4 (of 10, where 10 is bare): what is left is the network, and niceness."""
+    done = _analyze("security", "--offline=true", "--threshold=14", _installed(tmp_path))
     level = re.search(r"Overall exposure level for moorage.service: ([0-9.]+)", done.stdout)
     assert level is not None, done.stderr
-    assert float(level[1]) <= 1.2
+    assert float(level[1]) <= 1.4
     assert done.returncode == 0
 
 
