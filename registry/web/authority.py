@@ -116,7 +116,7 @@ class Authority:
         self._limits = Limits(clock=time.monotonic)
         self._refused: AuthConfig | None = None
         self._version = _Version.of(foundation.config(), foundation, source)
-        self._directory = Directory(lambda: self._version.config, state)
+        self._directory = Directory(lambda: self._version.config, state)  # of the version that a request began with
         self.refresh = RefreshTokens(state, self._directory)
 
     @property
@@ -138,9 +138,10 @@ class Authority:
             BadCredentials: it is wrong.
             TooManyFailures, IssuerUnavailable, StateUnavailable: it was not looked at.
         """
+        version = self._current()
         if shown.user == CI_USER:
             # Nobody guesses a signature, and a job that fails must not shut out all others behind the same address.
-            return await self._current().publishers.exchange(shown.password)
+            return await version.publishers.exchange(shown.password)
         async with self._limits.attempt(shown.user, client):
             return await self._directory.login(shown.user, shown.password)
 
@@ -151,6 +152,7 @@ class Authority:
             BadCredentials: it is not good, or not any more.
             TooManyFailures, StateUnavailable: it was not looked at.
         """
+        self._current()
         async with self._limits.attempt(_REFRESHING, client):
             return await self.refresh.redeem(refresh_token)
 
