@@ -38,14 +38,16 @@ class Behaviour:
     """What is wrong with an answer.
 
     ``status``: instead of 200 or 206, with ``body``; ``headers``: added or replaced, None: left out; ``cut``: the
-    connection ends after so many bytes; ``rate``: bytes per second; ``whole``: a range is ignored; ``before``: called
-    before the answer; ``content``: other bytes than the blob's.
+    connection ends after so many bytes; ``hold``: after so many bytes nothing more comes while the client stays;
+    ``rate``: bytes per second; ``whole``: a range is ignored; ``before``: called before the answer; ``content``: other
+    bytes than the blob's.
     """
 
     status: int | None = None
     body: bytes = b""
     headers: Mapping[str, str | None] = field(default_factory=dict)
     cut: int | None = None
+    hold: int | None = None
     rate: float | None = None
     whole: bool = False
     content: bytes | None = None
@@ -151,7 +153,10 @@ def _handler_of(host: BlobHost) -> type[BaseHTTPRequestHandler]:
                 if value is not None:
                     self.send_header(name, value)
             self.end_headers()
-            self._send(asked, body if behaviour.cut is None else body[: behaviour.cut], behaviour.rate)
+            self._send(asked, body[: behaviour.hold if behaviour.cut is None else behaviour.cut], behaviour.rate)
+            if behaviour.hold is not None:
+                self.request.recv(1)  # a client that waits sends nothing: this returns when it leaves
+                self.close_connection = True
             if behaviour.cut is not None or extra["Content-Length"] is None:
                 self.close_connection = True
 
