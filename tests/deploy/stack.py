@@ -27,6 +27,7 @@ import trustme
 import yaml
 
 from tests.interop.programs import daemon, find
+from tests.s3.servers import free_port
 
 __all__ = ["DEPLOY", "PASSWORD", "USER", "Stack", "as_shipped", "compose_file", "stack", "with_redirects"]
 
@@ -93,6 +94,13 @@ def with_redirects(environment: dict[str, str]) -> dict[str, str]:
     }
 
 
+def _free_ports(count: int) -> set[int]:
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return found
+
+
 @contextmanager
 def stack(folder: Path, change: Change, *, nginx: Callable[[str], str] = lambda text: text) -> Iterator[Stack]:
     """Runs the services in ``folder`` until the block ends.
@@ -101,7 +109,8 @@ def stack(folder: Path, change: Change, *, nginx: Callable[[str], str] = lambda 
         change: what is done to the replicas' variables.
         nginx: what is done to nginx's configuration.
     """
-    ports = {name: _free_port() for name in ("minio", "registry1", "registry2", "nginx")}
+    names = ("minio", "registry1", "registry2", "nginx")
+    ports = dict(zip(names, _free_ports(len(names)), strict=True))
     at = {name: f"127.0.0.1:{port}" for name, port in ports.items()} | {"nginx": f"localhost:{ports['nginx']}"}
     services = compose_file({name: value.format(**at) for name, value in _SECRETS.items()})
     ca = _certificates(folder / "tls")
@@ -200,8 +209,3 @@ def _accounts(folder: Path) -> Path:
     (folder / "htpasswd").write_text(f"{USER}:{hashed}\n")
     (folder / "htpasswd").chmod(0o600)
     return folder
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])

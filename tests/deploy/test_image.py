@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import resource
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -23,6 +22,7 @@ from tests.deploy.stack import DEPLOY, PASSWORD, USER
 from tests.deploy.unit import allowed_calls
 from tests.interop.images import sample_layout
 from tests.interop.programs import Program, find
+from tests.s3.servers import free_port
 from tests.servers import MoorageProcess
 
 pytestmark = pytest.mark.timeout(900)
@@ -109,7 +109,7 @@ def _build(to: Workshop) -> None:
 @contextmanager
 def _container(of: Workshop) -> Iterator[str]:
     """The image, run under all that compose and the unit take away; yields where it listens."""
-    address = _free_address()
+    address = f"127.0.0.1:{free_port()}"
     (of.place / "seccomp.json").write_text(json.dumps(_profile()))
     of.podman(
         *("run", "--detach", "--name", "moorage", "--pull", "always", "--tls-verify=false", *_LIMITS),
@@ -157,7 +157,7 @@ def test_the_image_runs_and_serves(workshop: Workshop, tmp_path: Path) -> None:
             assert (status["NoNewPrivs"], status["Seccomp"]) == ("1", "2")
         assert workshop.podman.attempt("exec", "moorage", "touch", "/opt/moorage/x").returncode != 0
         assert _health_at(workshop, address) == 0
-        assert _health_at(workshop, _free_address()) == 1
+        assert _health_at(workshop, f"127.0.0.1:{free_port()}") == 1
         workshop.podman("stop", "--time", "50", "moorage")
         assert workshop.podman.stdout("inspect", "moorage", "--format", "{{.State.ExitCode}}") == b"0\n"
 
@@ -198,8 +198,3 @@ def _processes(of: Workshop) -> list[dict[str, str]]:
     assert len(texts) == 3  # the parent and two workers
     return [{name: value.strip() for name, _, value in (line.partition(":") for line in text.splitlines())}
             for text in texts]  # fmt: skip
-
-
-def _free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return f"127.0.0.1:{listener.getsockname()[1]}"

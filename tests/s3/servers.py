@@ -25,7 +25,7 @@ import boto3
 import pytest
 from botocore.config import Config
 
-__all__ = ["DOMAIN", "KMS_KEY", "SERVERS", "S3Server", "running"]
+__all__ = ["DOMAIN", "KMS_KEY", "SERVERS", "S3Server", "free_port", "running"]
 
 _START = 60.0
 KMS_KEY = "our-key"
@@ -109,7 +109,7 @@ _VARIANTS: dict[str, _Start] = {"minio with keys": _minio_with_keys, "versitygw 
 @contextmanager
 def running(name: str, place: Path) -> Iterator[S3Server]:
     """Runs the server called ``name`` over ``place`` until the block ends."""
-    port, key, secret = _free_port(), f"key{secrets.token_hex(8)}", secrets.token_hex(16)
+    port, key, secret = free_port(), f"key{secrets.token_hex(8)}", secrets.token_hex(16)
     command, environment = (SERVERS | _VARIANTS)[name](place, port, key, secret)
     program = shutil.which(command[0])
     if program is None:
@@ -132,7 +132,7 @@ def running(name: str, place: Path) -> Iterator[S3Server]:
             process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     """A port for a server that wants to be told one. The kernel gives others only from 32768 on, so that nobody gets
     this one before the server has it."""
     for port in random.sample(range(10_000, 30_000), 100):
