@@ -5,8 +5,10 @@ from __future__ import annotations
 import re
 import subprocess
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from tests.bench.engine import Address, UnexpectedAnswer
 from tests.bench.flows import ACCEPT
@@ -39,8 +41,10 @@ class Hammered:
     p99: float
 
 
-def hammer(address: Address, target: str, *, seconds: float) -> Hammered:
-    """GETs ``target`` on 16 kept-alive connections for about ``seconds``.
+def hammer(
+    address: Address, target: str, *, seconds: float, headers: Mapping[str, str] = MappingProxyType({})
+) -> Hammered:
+    """GETs ``target`` on 16 kept-alive connections for about ``seconds``. ``headers``: further ones.
 
     Raises:
         UnexpectedAnswer: an error status, a broken connection or a time-out, even one.
@@ -49,7 +53,8 @@ def hammer(address: Address, target: str, *, seconds: float) -> Hammered:
         script = Path(folder, "report.lua")
         script.write_text(_SCRIPT)
         url = f"http://{address[0]}:{address[1]}{target}"
-        command = ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script), url]
+        command = ["wrk", "-t1", f"-c{_CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script)]
+        command += [word for name, value in headers.items() for word in ("-H", f"{name}: {value}")] + [url]
         ran = subprocess.run(command, capture_output=True, text=True, check=True, timeout=seconds + 60)
     result = _RESULT.search(ran.stdout)
     if result is None:
