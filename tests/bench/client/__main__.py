@@ -19,6 +19,7 @@ from pathlib import Path
 
 from tests.bench.client.clients import Client, available
 from tests.bench.client.images import RECIPES, prepare
+from tests.bench.client.installed import install
 from tests.bench.client.measure import Run, run
 from tests.bench.client.volumes import VOLUMES, Volume, mounted
 from tests.bench.peers import KINDS, running
@@ -33,6 +34,7 @@ def main(arguments: Sequence[str]) -> int:
     """Runs what was asked for."""
     options = _options(arguments)
     report: dict[str, dict[str, list[dict[str, float]]]] = {}
+    install(Path(options.cache, "environment").absolute())
     recipes = [recipe for recipe in RECIPES if recipe.name in options.images]
     with tempfile.TemporaryDirectory(prefix="bench-", dir=options.root) as folder:
         for recipe in recipes:

@@ -1,7 +1,8 @@
 """The clients side by side, each as people use it, with a store of its own that is empty before every run.
 
-Law: everyone gets the same chance. A daemon is started before the clock and told nothing but where its data is and that
-the registry speaks plain HTTP; checks that a client does by default it does here.
+Law: everyone gets the same chance: a program on ``PATH`` (ours: see ``installed``). A daemon is started before the
+clock and told nothing but where its data is and that the registry speaks plain HTTP; checks that a client does by
+default it does here.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -82,13 +82,9 @@ def _daemon(command: list[str], probe: list[str], log: Path) -> Iterator[int]:
 def _moorage(*options: str) -> Callable[[Session, str, Path], list[str]]:
     def command(session: Session, ref: str, _: Path) -> list[str]:
         place = [word.replace("PLACE", str(session.place)) for word in options]
-        return [_ours(), "pull", ref, "--store", f"{session.place}/store", *place]
+        return ["moorage", "pull", ref, "--store", f"{session.place}/store", *place]
 
     return command
-
-
-def _ours() -> str:
-    return str(Path(sys.executable).with_name("moorage"))
 
 
 def _docker(session: Session, ref: str, _: Path) -> list[str]:
@@ -144,7 +140,7 @@ def _regctl(session: Session, ref: str, _: Path) -> list[str]:
 
 
 def _moorage_push(_: Session, ref: str, layout: Path) -> list[str]:
-    return [_ours(), "push", f"oci:{layout}:latest", ref]
+    return ["moorage", "push", f"oci:{layout}:latest", ref]
 
 
 def _crane_push(_: Session, ref: str, layout: Path) -> list[str]:
@@ -160,17 +156,17 @@ def _regctl_push(_: Session, ref: str, layout: Path) -> list[str]:
 
 
 CLIENTS: Sequence[Client] = (
-    Client("moorage", "unpack", (), _moorage()),
-    Client("moorage --unpack", "unpack", (), _moorage("--unpack", "PLACE/tree")),
+    Client("moorage", "unpack", ("moorage",), _moorage()),
+    Client("moorage --unpack", "unpack", ("moorage",), _moorage("--unpack", "PLACE/tree")),
     Client("docker", "unpack", ("docker", "dockerd"), _docker, _dockerd),
     Client("podman", "unpack", ("podman",), _podman),
     Client("containerd", "unpack", ("containerd", "ctr"), _ctr, _containerd),
     Client("skopeo+umoci", "unpack", ("skopeo", "umoci"), _skopeo_umoci),
-    Client("moorage", "download", (), _moorage("--no-unpack")),
+    Client("moorage", "download", ("moorage",), _moorage("--no-unpack")),
     Client("crane", "download", ("crane",), _crane),
     Client("skopeo", "download", ("skopeo",), _skopeo),
     Client("regctl", "download", ("regctl",), _regctl),
-    Client("moorage", "push", (), _moorage_push),
+    Client("moorage", "push", ("moorage",), _moorage_push),
     Client("crane", "push", ("crane",), _crane_push),
     Client("skopeo", "push", ("skopeo",), _skopeo_push),
     Client("regctl", "push", ("regctl",), _regctl_push),

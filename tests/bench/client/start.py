@@ -16,9 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from tests.bench.client.images import RECIPES, prepare
+from tests.bench.client.installed import install
 from tests.bench.peers import KINDS, running
 
-_OURS = str(Path(sys.executable).with_name("moorage"))
 _HEAD = "import httpx; httpx.head({url!r}).raise_for_status()"
 
 
@@ -26,16 +26,18 @@ def main(arguments: Sequence[str]) -> int:
     """Measures and prints."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.client.start")
     parser.add_argument("--rounds", type=int, default=15)
-    rounds = parser.parse_args(arguments).rounds
+    parser.add_argument("--cache", default="results/bench-images", help="folder where the environment is kept")
+    options = parser.parse_args(arguments)
+    install(Path(options.cache, "environment").absolute())
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         place = Path(folder)
         layout = prepare(next(recipe for recipe in RECIPES if recipe.name == "tiny"), place)
         with running(next(kind for kind in KINDS if kind.name == "moorage"), place) as peer:
             reference = f"{peer.address[0]}:{peer.address[1]}/bench/tiny:latest"
             environment = {**os.environ, "MOORAGE_STORE": str(place / "store"), "HOME": folder}
-            _run([_OURS, "push", f"oci:{layout}:latest", reference], environment)
-            _run([_OURS, "pull", reference], environment)
-            print(_table(_measure(_commands(reference), environment, rounds)))
+            _run(["moorage", "push", f"oci:{layout}:latest", reference], environment)
+            _run(["moorage", "pull", reference], environment)
+            print(_table(_measure(_commands(reference), environment, options.rounds)))
     return 0
 
 
@@ -43,10 +45,10 @@ def _commands(reference: str) -> dict[str, list[str]]:
     host, _, rest = reference.partition("/")
     url = f"http://{host}/v2/{rest.removesuffix(':latest')}/manifests/latest"
     return {
-        "python": [sys.executable, "-c", "pass"],
-        "moorage pull --help": [_OURS, "pull", "--help"],
-        "httpx HEAD": [sys.executable, "-c", _HEAD.format(url=url)],
-        "moorage pull, all there": [_OURS, "pull", reference],
+        "python": ["python", "-c", "pass"],
+        "moorage pull --help": ["moorage", "pull", "--help"],
+        "httpx HEAD": ["python", "-c", _HEAD.format(url=url)],
+        "moorage pull, all there": ["moorage", "pull", reference],
     }
 
 
