@@ -118,11 +118,18 @@ class FetchedKeys:
         try:
             return keys.select(header, algorithm)
         except InvalidToken as exc:
-            now = self._clock()
-            if exc.reason != "key-unknown" or keys is not known or now - self._asked < _COOL_DOWN:
+            if exc.reason != "key-unknown" or keys is not known:
                 raise
+        return (await self._newer(keys)).select(header, algorithm)
+
+    async def _newer(self, keys: KeySet) -> KeySet:
+        """Newer keys than these, if it is time to ask, or if somebody else is asking just now."""
+        async with self._turn:
+            now = self._clock()
+            if self._keys is not keys or now - self._asked < _COOL_DOWN:
+                return self._keys or keys
             self._asked = now
-        return (await self._renewed(keys)).select(header, algorithm)
+            return await self._renewed(keys)
 
     async def _current(self) -> KeySet:
         """The keys, fetched if there are none or they are old.
@@ -134,7 +141,8 @@ class FetchedKeys:
         if keys is None or now - self._fetched >= _KEPT:
             return await self._first()
         if now - self._fetched >= _FRESH and now - self._tried >= _COOL_DOWN:
-            return await self._renewed(keys)
+            async with self._turn:  # nobody else asks: that would have been tried just now
+                return await self._renewed(keys)
         return keys
 
     async def _first(self) -> KeySet:
@@ -146,15 +154,12 @@ class FetchedKeys:
             return await self._fetch()
 
     async def _renewed(self, keys: KeySet) -> KeySet:
-        """Newer keys, or these where there are none to be had; whoever comes meanwhile goes on with these."""
-        if self._turn.locked():
+        """Newer keys, or these where there are none to be had. Only who has the turn calls it."""
+        try:
+            return await self._fetch()
+        except IssuerUnavailable as exc:
+            _log.warning("the keys that are known stay in use: %s", exc)
             return keys
-        async with self._turn:
-            try:
-                return await self._fetch()
-            except IssuerUnavailable as exc:
-                _log.warning("the keys that are known stay in use: %s", exc)
-                return keys
 
     async def _fetch(self) -> KeySet:
         before, self._tried = self._tried, self._clock()

@@ -185,6 +185,20 @@ async def test_many_at_once_ask_once(keys: FetchedKeys, web: Web) -> None:
     assert web.count == 1
 
 
+async def test_a_rotation_while_many_come(keys: FetchedKeys, web: Web) -> None:
+    """The first job with the new key asks; those that come meanwhile wait for the answer, and none is refused."""
+    assert await _knows(keys, "one")
+    web.publish(two=ed25519.Ed25519PrivateKey.generate())
+    web.gate = asyncio.Event()
+    first = asyncio.create_task(_knows(keys, "two"))
+    await web.waiting.wait()
+    others = [asyncio.create_task(_knows(keys, "two")) for _ in range(10)]
+    await asyncio.sleep(0)
+    web.gate.set()
+    assert await asyncio.gather(first, *others) == [True] * 11
+    assert web.count == 2
+
+
 async def test_while_one_asks_the_others_go_on(keys: FetchedKeys, web: Web, clock: Clock) -> None:
     """With the keys that are known: a slow issuer holds up one job, not all."""
     assert await _knows(keys, "one")
