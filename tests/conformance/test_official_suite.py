@@ -138,7 +138,7 @@ def judge(
     redirect: bool = False,
     more: Mapping[str, str] | None = None,
 ) -> None:
-    """Runs the suite, see ``run_suite``, and lets nothing but a clean sheet pass. ``what``: what the reports are called."""
+    """Runs the suite, see ``run_suite``, and lets nothing but a clean sheet pass. ``what``: names the reports."""
     REPORTS.mkdir(parents=True, exist_ok=True)
     outcome = run_suite(url, version, REPORTS / f"{version} {what}".replace(" ", "-"), redirect=redirect, more=more)
     with capsys.disabled():

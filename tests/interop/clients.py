@@ -205,7 +205,7 @@ def _ctr(place: Place) -> Client:
     there = ("--hosts-dir", str(hosts.parent), "{as}")
     load = (("images", "import", "--snapshotter", "native", "{archive}"), ("images", "tag", "--force", LOCAL, "{ref}"))
     push = (*load, ("images", "push", *there, "{ref}"))
-    pull = ("images", "pull", "--snapshotter", "native", *there)
+    pull = ("images", "pull", "--snapshotter", "native", "--max-concurrent-downloads", "1", *there)
     # It mounts from where it has pulled, not from where it has pushed.
     copy = ((*pull, "{source}"), ("images", "tag", "--force", "{source}", "{ref}"), push[-1])
     program, login = replace(place.ctr(), home=place.home), ("--user", "{user}:{password}")

@@ -106,6 +106,7 @@ class Secured:
 @contextmanager
 def secured(place: Path, *arguments: str, ttl: int = 300, workers: int = 4) -> Iterator[Secured]:
     """Runs the registry over ``place`` until the block ends. ``ttl``: seconds of a token."""
+    place.mkdir(exist_ok=True)
     authority = Authority.at(place)
     (place / "htpasswd").write_text("".join(account_line(*one) for one in (ALICE, BOB, CAROL)))
     (place / "auth.yml").write_text(POLICY.format(ttl=ttl))
