@@ -14,7 +14,7 @@ from typing import Any, Final, Self
 
 from moorage.auth.claims import check_audience, check_times, text_of
 from moorage.auth.configuration import AuthConfig, ClaimRule, PublisherConfig
-from moorage.auth.errors import BadCredentials, InvalidToken
+from moorage.auth.errors import BadCredentials, ConfigurationError, InvalidToken
 from moorage.auth.issuers import KeySource, keys_of_ci
 from moorage.auth.principal import OIDC, PUBLISHER, Principal, printable
 from moorage.auth.tokens import KeyFinder, SignedToken
@@ -43,6 +43,9 @@ class Publishers:
 
     Args:
         clock: seconds since 1970.
+
+    Raises:
+        ConfigurationError: two issuers have one URL.
     """
 
     def __init__(
@@ -53,6 +56,8 @@ class Publishers:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._issuers = {issuer.url: issuer for issuer in issuers}
+        if len(self._issuers) != len(issuers):
+            raise ConfigurationError("issuers: two of them have the same url, so their tokens cannot be told apart")
         self._publishers = tuple(publishers)
         self._clock = clock
 

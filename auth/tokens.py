@@ -229,7 +229,10 @@ class TokenVerifier:
         self._ring, self._issuer, self._service, self._clock = ring, issuer, service, clock
         self._issuers = {one.issuer: one for one in issuers}
         if len(self._issuers) != len(issuers) or issuer in self._issuers:
-            raise ConfigurationError("two token issuers have the same 'iss'; ours is " + repr(issuer))
+            told = ", ".join(repr(one.issuer) for one in issuers)
+            raise ConfigurationError(
+                f"token_issuers: each needs an issuer of its own, and not ours, {issuer!r}: they say {told}"
+            )
         self._remembered: dict[bytes, tuple[float, Grant]] = {}
         self._remembered_with = ring.current()
 

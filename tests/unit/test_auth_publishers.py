@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 from moorage.auth.configuration import ClaimRule, PublisherConfig
-from moorage.auth.errors import BadCredentials, IssuerUnavailable
+from moorage.auth.errors import BadCredentials, ConfigurationError, IssuerUnavailable
 from moorage.auth.patterns import RepositoryPattern, TextPattern
 from moorage.auth.policy import Action
 from moorage.auth.principal import Principal
@@ -208,6 +208,13 @@ async def test_several_publishers() -> None:
     assert principal.groups == {"publisher:one", "publisher:two"}
     assert publishers.ttl(principal) == 120
     assert publishers.ttl(Principal("oidc:ci:x", frozenset({"publisher:gone"}))) == 60
+
+
+def test_two_issuers_of_one_url() -> None:
+    """Which audience and which keys count could not be told."""
+    twins = [CiIssuer(name, _URL, "moorage", Keys()) for name in ("one", "two")]
+    with pytest.raises(ConfigurationError, match="two of them have the same url"):
+        Publishers(twins, [])
 
 
 async def test_an_unreachable_issuer() -> None:

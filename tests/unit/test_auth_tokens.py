@@ -530,7 +530,7 @@ async def test_another_issuers_keys_are_looked_at_again(
 def test_two_issuers_of_one_name(ring: KeyRing, clock: Clock) -> None:
     """Nobody could tell their tokens apart."""
     issuer = TokenIssuer("other", _ISSUER, _SERVICE, Keys(KeySet(())))
-    with pytest.raises(ConfigurationError, match="the same 'iss'"):
+    with pytest.raises(ConfigurationError, match="each needs an issuer of its own, and not ours, 'moorage'"):
         TokenVerifier(ring, issuer=_ISSUER, service=_SERVICE, issuers=(issuer,), clock=clock)
 
 
