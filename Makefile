@@ -53,6 +53,7 @@ wheel: $(DEVELOPMENT)  ## build the wheel, install it into a clean environment, 
 
 bench: $(DEVELOPMENT)  ## Moorage beside other registries: requests per second, latency, CPU, memory
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m tests.bench
+	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m tests.bench.s3
 
 conformance: $(DEVELOPMENT)  ## the official OCI suite; its binary is CONFORMANCE=... or `conformance` on PATH
 	$(BIN)/python -m pytest tests/conformance

@@ -43,31 +43,50 @@ class Counting:
     endpoint: str
     server: Address
     requests: Counter[str] = field(default_factory=Counter)
+    _open: set[socket.socket] = field(default_factory=set)
 
     def serve(self, listener: socket.socket) -> None:
-        """Takes connections until the listener is closed."""
+        """Takes connections until the listener is shut down, and ends them then."""
+        threads = []
         with suppress(OSError):
             while True:
                 near, _ = listener.accept()
-                far = socket.create_connection(self.server)
-                for pump, source, sink in ((self._there, near, far), (_back, far, near)):
-                    threading.Thread(target=pump, args=(source, sink), daemon=True).start()
+                threads.append(threading.Thread(target=self._connect, args=(near,)))
+                threads[-1].start()
+        for sock in list(self._open):
+            _shut(sock)
+        for thread in threads:
+            thread.join()
+
+    def _connect(self, near: socket.socket) -> None:
+        with near, socket.create_connection(self.server) as far:
+            self._open |= {near, far}
+            answers = threading.Thread(target=_back, args=(far, near))
+            answers.start()
+            with suppress(OSError):
+                self._there(near, far)
+            _shut(far)
+            answers.join()
+            self._open -= {near, far}
 
     def _there(self, near: socket.socket, far: socket.socket) -> None:
         data = b""
-        with suppress(OSError):
-            while True:
-                while (end := data.find(b"\r\n\r\n")) < 0:
-                    more = near.recv(_PIECE)
-                    if not more:
-                        return far.close()
-                    data += more
-                head, data = data[: end + 4], data[end + 4 :]
-                self.requests[_operation(head)] += 1
-                far.sendall(head)
-                length = _LENGTH.search(head)
-                data = _carry(near, far, data, int(length[1]) if length else 0)
-        return None
+        while True:
+            while (end := data.find(b"\r\n\r\n")) < 0:
+                more = near.recv(_PIECE)
+                if not more:
+                    return
+                data += more
+            head, data = data[: end + 4], data[end + 4 :]
+            self.requests[_operation(head)] += 1
+            far.sendall(head)
+            length = _LENGTH.search(head)
+            data = _carry(near, far, data, int(length[1]) if length else 0)
+
+
+def _shut(sock: socket.socket) -> None:
+    with suppress(OSError):  # the other side was first
+        sock.shutdown(socket.SHUT_RDWR)
 
 
 def _carry(near: socket.socket, far: socket.socket, data: bytes, left: int) -> bytes:
@@ -85,7 +104,7 @@ def _back(far: socket.socket, near: socket.socket) -> None:
     with suppress(OSError):
         while data := far.recv(_PIECE):
             near.sendall(data)
-    near.close()
+    _shut(near)
 
 
 def _operation(head: bytes) -> str:
@@ -105,6 +124,10 @@ def counting(server: str) -> Iterator[Counting]:
     place = urlsplit(server)
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         proxy = Counting(f"http://127.0.0.1:{listener.getsockname()[1]}", (str(place.hostname), int(place.port or 80)))
-        threading.Thread(target=proxy.serve, args=(listener,), daemon=True).start()
-        yield proxy
-        listener.shutdown(socket.SHUT_RDWR)  # wakes who waits for the next connection
+        serving = threading.Thread(target=proxy.serve, args=(listener,))
+        serving.start()
+        try:
+            yield proxy
+        finally:
+            _shut(listener)  # wakes who waits for the next connection
+            serving.join()
