@@ -121,6 +121,12 @@ class Site:
             query = {"service": "moorage", "scope": list(scopes)}
             return client.get(f"{self.server.url}/token", params=query, auth=("oidc", token))
 
+    def list_tags(self, repository: str, token: str) -> int:
+        """The status that who bears a registry's token gets."""
+        with httpx.Client(verify=self.authority.trust(), trust_env=False, timeout=60) as client:
+            headers = {"Authorization": f"Bearer {token}"}
+            return client.get(f"{self.server.url}/v2/{repository}/tags/list", headers=headers).status_code
+
 
 @contextmanager
 def _site(place: Path) -> Iterator[Site]:
@@ -361,6 +367,20 @@ def test_a_withdrawn_key(tmp_path: Path) -> None:
         site.ci.use(private_jwk(rsa.generate_private_key(65537, 2048), "second"))
         assert site.ask(site.token()).status_code == 200
         assert site.ask(old).status_code == 401
+
+
+def test_a_publisher_that_is_taken_away(tmp_path: Path) -> None:
+    """T5: the file changes while the registry runs, and tokens that its jobs hold are worth nothing any more."""
+    with _site(tmp_path / "site") as site:
+        raw = site.token()
+        token = site.ask(raw, "repository:apps/web:pull").json()["token"]
+        assert site.list_tags("apps/web", token) == 404
+        config = tmp_path / "site" / "auth.yml"
+        config.write_text(config.read_text().replace("- name: github", "- name: other").replace("acme/web", "acme/api"))
+        while site.list_tags("apps/web", token) == 404:  # the file is looked at once per second
+            time.sleep(0.1)
+        assert site.list_tags("apps/web", token) == 401
+        assert site.ask(raw, "repository:apps/web:pull").status_code == 401
 
 
 def test_an_unreachable_issuer(tmp_path: Path) -> None:
