@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import ssl
+import time
 from collections.abc import AsyncGenerator
+from math import inf
 
 import httpx
 import trustme
@@ -22,6 +24,9 @@ from tests.stage import Stage
 from tests.wire.locked import basic
 
 __all__ = ["AskingStage", "Tokens", "certified"]
+
+_FRESH = 60.0
+"""Seconds for which a token is shown; it is good for longer, also where the tests take their time."""
 
 
 class AskingStage(Stage):
@@ -45,7 +50,7 @@ class Tokens(httpx.Auth):
 
     def __init__(self, user: str) -> None:
         self._user = user
-        self._held: dict[str, str] = {}
+        self._held: dict[str, tuple[float, str]] = {}
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See httpx."""
@@ -55,11 +60,11 @@ class Tokens(httpx.Auth):
             (challenge,) = parse_challenges(first.headers.get_list("www-authenticate"))
             asked = dict(challenge.parameters)
             scope = asked.get("scope", "")
-            if scope not in self._held:
+            if time.monotonic() - self._held.get(scope, (-inf, ""))[0] > _FRESH:
                 realm = httpx.URL(asked["realm"], params={"service": asked["service"], "scope": scope})
                 answer = yield httpx.Request("GET", realm, headers=basic(self._user))
-                self._held[scope] = json.loads(await answer.aread())["token"]
-            request.headers["authorization"] = f"Bearer {self._held[scope]}"
+                self._held[scope] = time.monotonic(), json.loads(await answer.aread())["token"]
+            request.headers["authorization"] = f"Bearer {self._held[scope][1]}"
         yield request
 
 
