@@ -156,7 +156,7 @@ def _await_answer(process: subprocess.Popen[bytes], port: int, output: Path) -> 
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/v2/", timeout=5):
                 return
-        except (urllib.error.URLError, ConnectionError):
+        except OSError:  # URLError is one, and so is a time-out
             time.sleep(0.05)
     raise TimeoutError(f"no answer from {process.args!r}: {output.read_text(errors='replace')[-2000:]}")
 

@@ -183,7 +183,7 @@ def _answers(url: str) -> bool:
     try:
         with urllib.request.urlopen(url, timeout=5) as answer:  # noqa: S310  # a loopback server that we started
             return bool(answer.status == 200)
-    except (urllib.error.URLError, ConnectionError):
+    except OSError:  # URLError is one, and so is a time-out, which urllib passes on as it is
         return False
 
 

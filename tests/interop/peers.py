@@ -125,5 +125,5 @@ def _answers(url: str) -> bool:
             return bool(answer.status == 200)
     except urllib.error.HTTPError as answer:
         return answer.code in (400, 401)
-    except (urllib.error.URLError, ConnectionError):
+    except OSError:  # URLError is one, and so is a time-out, which urllib passes on as it is
         return False
