@@ -28,7 +28,6 @@ from moorage.registry.oci import (
     Descriptor,
     Digest,
     Manifest,
-    ManifestUnknown,
     NameUnknown,
     Registry,
     RepositoryName,
@@ -38,7 +37,7 @@ from moorage.registry.oci import (
     UploadStatus,
 )
 from moorage.registry.wrap.rights import PUSH, TOKEN, Rights
-from moorage.registry.wrap.tag_writes import TagWrite
+from moorage.registry.wrap.tag_writes import TagWrite, needs
 
 __all__ = ["Authorised", "Decided", "Sealer"]
 
@@ -212,10 +211,10 @@ class Authorised:
     async def delete_manifest(self, repository: RepositoryName, digest: Digest) -> None:
         """See ``Deleter.delete_manifest``.
 
-        What an index needs that such a tag names is not looked for, nor a tag that is made at the same time.
+        A tag that is made at the same time is not seen.
 
         Raises:
-            Denied: a tag that nobody may delete names it.
+            Denied: a tag that nobody may delete names it, or an index that needs it.
         """
         self._require(Action.DELETE, repository, digest)
         if self._rights.policy.immutable_tags:
@@ -296,13 +295,12 @@ class Authorised:
                 await found.aclose()
 
     async def _immutable_tags(self, repository: RepositoryName, digest: Digest) -> AsyncIterator[Tag]:
-        """The tags of the manifest that nobody may delete."""
+        """The tags that nobody may delete, of the manifest and of every index that needs it."""
         with suppress(NameUnknown):
             async for tag in self._inner.list_tags(repository):
-                if self._rights.policy.is_immutable(repository.value, tag.value):
-                    with suppress(ManifestUnknown):
-                        if (await self._inner.resolve_manifest(repository, tag)).digest == digest:
-                            yield tag
+                is_immutable = self._rights.policy.is_immutable(repository.value, tag.value)
+                if is_immutable and await needs(self._inner, repository, tag, digest):
+                    yield tag
 
     # -- upload ids ----------------------------------------------------------------------------------------------------
 

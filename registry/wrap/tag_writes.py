@@ -1,4 +1,4 @@
-"""Writes of a tag by somebody who may only create tags, or only move them.
+"""Writes of a tag by somebody who may only create tags, or only move them; and what a tag needs.
 
 Law (rule A4): whether the tag is new is decided by the write itself, under a condition; never by a look before it. So
 of two who may only create, one creates and the other one is refused.
@@ -11,7 +11,9 @@ from typing import Final
 
 from moorage.auth.policy import Action, Decision
 from moorage.registry.oci import (
+    Descriptor,
     Digest,
+    ImageIndex,
     Manifest,
     ManifestUnknown,
     PreconditionFailed,
@@ -20,11 +22,15 @@ from moorage.registry.oci import (
     Tag,
     TagCondition,
 )
+from moorage.registry.oci.media_types import INDEX_TYPES
 
-__all__ = ["TagWrite"]
+__all__ = ["TagWrite", "needs"]
 
 _ATTEMPTS: Final = 8
 """How often a tag is tried that others move at the same time."""
+
+_MOST_LOOKED_AT: Final = 10_000
+"""Manifests of one graph (rule A17)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +91,27 @@ class TagWrite:
             return (await inner.resolve_manifest(self.repository, self.tag)).digest
         except ManifestUnknown:
             return None
+
+
+async def needs(inner: Registry, repository: RepositoryName, tag: Tag, wanted: Digest) -> bool:
+    """Whether the manifest is what the tag names, or part of it. A graph beyond all bounds needs everything."""
+    try:
+        waiting = [await inner.resolve_manifest(repository, tag)]
+    except ManifestUnknown:
+        return False
+    seen = {waiting[0].digest}
+    while waiting and wanted not in seen and len(seen) < _MOST_LOOKED_AT:
+        children = await _children(inner, repository, waiting.pop())
+        waiting += [child for child in children if child.digest not in seen]
+        seen |= {child.digest for child in children}
+    return wanted in seen or bool(waiting)
+
+
+async def _children(inner: Registry, repository: RepositoryName, descriptor: Descriptor) -> tuple[Descriptor, ...]:
+    if descriptor.media_type not in INDEX_TYPES:
+        return ()
+    try:
+        document = (await inner.read_manifest(repository, descriptor.digest)).document
+    except ManifestUnknown:
+        return ()
+    return document.manifests if isinstance(document, ImageIndex) else ()

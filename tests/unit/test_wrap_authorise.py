@@ -1,4 +1,4 @@
-"""The wrapper that lets a caller do what they may: it fails closed, is no oracle, and tells new tags from moved ones."""
+"""The wrapper that lets a caller do what they may: it fails closed, is no oracle, tells new tags from moved ones."""
 
 from __future__ import annotations
 
@@ -35,6 +35,7 @@ from moorage.registry.wrap.authorise import Authorised, Decided
 from moorage.registry.wrap.rights import Rights
 from moorage.storage_backends.memory import MemoryStore
 
+from tests.content import image, index, push
 from tests.suites.registry_suite import RegistrySuite
 
 MINE, THEIRS = RepositoryName("mine/boat"), RepositoryName("theirs/boat")
@@ -404,6 +405,23 @@ async def test_an_immutable_tag_stays(local: LocalRegistry) -> None:
             await refused
     assert (await local.resolve_manifest(MINE, tag)).digest == SECOND.digest
     await registry.delete_manifest(MINE, INDEX.digest)
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+async def test_what_an_immutable_tag_needs_stays(depth: int, local: LocalRegistry) -> None:
+    """An index under such a tag keeps its children, and theirs; what no such tag needs can go."""
+    child, other = image("a child"), image("no child")
+    top = index([child])
+    for _ in range(depth - 1):
+        top = index([top])
+    await push(local, MINE, top, "v1")
+    await push(local, MINE, other, "latest")
+    registry = Authorised(local, rights(EVERYTHING, immutable="v*"), seal=Seal())
+    for digest in (child.digest, top.digest):
+        with pytest.raises(Denied):
+            await registry.delete_manifest(MINE, digest)
+    await registry.delete_manifest(MINE, other.digest)
+    assert (await local.resolve_manifest(MINE, child.digest)).digest == child.digest
 
 
 # -- the audit ---------------------------------------------------------------------------------------------------------
