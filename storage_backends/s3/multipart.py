@@ -137,7 +137,7 @@ class Multipart:
         if record.state == "gone" and record.multipart is not None:
             await self.abort(record.key, record.multipart)
         if record.opening:
-            await self._abort_strays(record.key)
+            await self.abort_strays(record.key)
         if record.state == "gone":
             # Pieces may lie here that no record ever pointed at: of a writer who died, or heard nothing of his swap.
             async for entry in self._objects.entries(f"{_TAILS}{upload}."):
@@ -162,7 +162,7 @@ class Multipart:
             if exc.code != "NoSuchUpload":
                 raise
 
-    async def _abort_strays(self, key: str) -> None:
+    async def abort_strays(self, key: str) -> None:
         """Drops every multipart upload to ``key``."""
         remote = self._objects.remote(key)
         answer: dict[str, Any] = await self._calls.repeat("list_multipart_uploads", Prefix=remote)

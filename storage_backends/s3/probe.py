@@ -158,9 +158,15 @@ async def _deletes(objects: Objects, key: str) -> bool:
 
 
 async def _aborts(multipart: Multipart, calls: Calls, objects: Objects, key: str) -> bool:
-    upload, _ = await multipart.create(key)
-    listed = await calls.repeat("list_multipart_uploads", Prefix=objects.remote(key))
-    seen = any(one["UploadId"] == upload for one in listed.get("Uploads", ()))
+    upload, is_only = await multipart.create(key)
+    seen = upload in await _listed(calls, objects, key)
     await multipart.abort(key, upload)
-    listed = await calls.repeat("list_multipart_uploads", Prefix=objects.remote(key))
-    return seen and not listed.get("Uploads")
+    gone = upload not in await _listed(calls, objects, key)
+    if not is_only:
+        await multipart.abort_strays(key)
+    return seen and gone
+
+
+async def _listed(calls: Calls, objects: Objects, key: str) -> list[str]:
+    answer = await calls.repeat("list_multipart_uploads", Prefix=objects.remote(key))
+    return [one["UploadId"] for one in answer.get("Uploads", ())]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import pytest
@@ -212,3 +213,30 @@ async def test_old_pieces_of_nobody_are_swept_at_start(
     await store.append_upload(upload, 3, chunks(b"4"), noted())
     await store.commit_upload(upload, 4)
     assert await content(store, "data/z") == b"1234"
+
+
+async def test_a_bad_line_does_not_speak_against_the_server(environment: S3Server) -> None:
+    """Every answer to the n-th request of the probe is lost once, for every n: the store starts all the same, and the
+    probe leaves nothing behind."""
+    bucket = environment.bucket()
+    place = urlsplit(environment.endpoint)
+    with FaultProxy(str(place.hostname), place.port or 80) as line:
+        location = Location.parse(environment.url(bucket, "registry").replace(environment.endpoint, line.endpoint))
+        for number in itertools.count():
+            answers = itertools.count()
+            lost = threading.Event()
+
+            def is_lost(scene: Scene, answers: Iterator[int] = answers, lost: threading.Event = lost) -> bool:
+                if not (scene.answers and scene.first) or next(answers) != number:  # noqa: B023  # used in this turn
+                    return False
+                lost.set()
+                return True
+
+            line.fault = Fault(when=is_lost, reset=0)
+            await (await S3Store.open(location)).close()
+            if not lost.is_set():
+                break
+        line.fault = FINE
+    assert number > 10
+    assert environment.keys(bucket) == []
+    assert environment.open_multiparts(bucket) == []
