@@ -298,7 +298,7 @@ class _Connection:
         self.deadline = float("inf") if isinstance(request.body, SpanBody) else self._answer_deadline(request)
         failure = self._send(http, request, defaults)
         self.deadline = self._answer_deadline(request)
-        sock.settimeout(self.deadline - time.monotonic())
+        sock.settimeout(max(self.deadline - time.monotonic(), 0.001))  # none left: it has come, or it is too late
         try:
             response = http.getresponse()
         except _Broken as exc:

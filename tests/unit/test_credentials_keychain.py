@@ -181,7 +181,7 @@ def test_a_helper_that_misbehaves_is_an_error(
     started = time.monotonic()
     with pytest.raises(CredentialsUnusable, match=reason) as caught:
         ask_helper("own", ("r.example",))
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 50  # the silent ones would take 60 s
     assert "'own'" in caught.value.message
     assert "s3cret" not in caught.value.message
 
