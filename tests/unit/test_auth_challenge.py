@@ -108,10 +108,10 @@ def test_any_text_can_be_read(line: str) -> None:
 @pytest.mark.parametrize("piece", ['a="', "a=", "a ", ' "', "\\", ",", "Bearer ", 'a="b",', "a\t=\t", " \t"])
 def test_long_headers_take_linear_time(piece: str) -> None:
     """A 64 KiB header of any shape is read in well under a second."""
-    started = time.perf_counter()
+    started = time.thread_time()  # what it takes, not what others took meanwhile
     parse_challenges([piece * (65536 // len(piece))])
     parse_challenges(["Bearer " + piece * (65536 // len(piece))])
-    assert time.perf_counter() - started < 1
+    assert time.thread_time() - started < 1
 
 
 @pytest.mark.parametrize("value", ["a\r\nSet-Cookie: b", "\x00", "\x7f"])

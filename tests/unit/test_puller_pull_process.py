@@ -105,9 +105,9 @@ async def test_a_stopped_pull_loses_nothing(registry: LoopbackRegistry, tmp_path
         _wait(lambda: _size(part) >= 1_000_000 and any(store.glob("staging/**/first")))
         process.send_signal(sent)
         began = time.monotonic()
-        process.communicate(timeout=20)
+        process.communicate(timeout=60)
     assert process.returncode != 0
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 20  # after 30 s the stall itself would have ended it
     assert [*store.glob("staging/*")] == [] or sent is signal.SIGKILL
     assert [*store.glob("unpacked/sha256-*")] == [*store.glob("unpacked/*.lock")]
     registry.heal()
@@ -124,7 +124,7 @@ def _size(path: Path) -> int:
 
 
 def _wait(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -144,7 +144,7 @@ def test_slow_is_slow(loopback: LoopbackRegistry) -> None:
     loopback.inject(Slow(delay=0.1, rate=500_000))
     began = time.monotonic()
     assert ask(loopback, "GET", BLOB)[2] == CONTENT
-    assert 0.28 < time.monotonic() - began < 5
+    assert 0.28 < time.monotonic() - began < 60
 
 
 def test_a_stall_sends_no_more(loopback: LoopbackRegistry) -> None:
