@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import time
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -97,7 +98,7 @@ def test_chunks_go_to_both_replicas(shipped: Stack, client: httpx.Client) -> Non
     assert client.get(f"/v2/chunks/layer/blobs/{digest}").content == content
     assert client.get(f"/v2/chunks/layer/blobs/{digest}", headers={"Range": "bytes=7-9"}).content == content[7:10]
     for name in ("registry1", "registry2"):
-        assert '"PATCH"' in shipped.log(name), f"{name} saw no chunk"
+        _await_line(shipped, name, '"PATCH"')
 
 
 def test_nobody_without_an_account(shipped: Stack) -> None:
@@ -140,6 +141,14 @@ def test_redirects_pass_through(tmp_path: Path) -> None:
         running.replicas[0].kill()
         running.replicas[0].wait()
         assert [client.get(blob).status_code for _ in range(6)] == [307] * 6
+
+
+def _await_line(running: Stack, name: str, part: str) -> None:
+    """Waits until a service has logged it: access logs are written a while after the answer."""
+    deadline = time.monotonic() + 30
+    while part not in running.log(name):
+        assert time.monotonic() < deadline, f"{name} did not log {part}"
+        time.sleep(0.05)
 
 
 def _push(client: httpx.Client, layer: Layer) -> int:

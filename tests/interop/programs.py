@@ -67,14 +67,14 @@ def daemon(
         environment: all of its variables; None: ours.
 
     Raises:
-        AssertionError: it was not ready within 30 s; the message is its log.
+        AssertionError: it was not ready within 60 s; the message is its log.
     """
     with log.open("wb") as sink:
         process = subprocess.Popen(
             [*map(str, command)], stdout=sink, stderr=sink, stdin=subprocess.DEVNULL, env=environment
         )
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not ready():
             assert process.poll() is None, log.read_text()
             assert time.monotonic() < deadline, log.read_text()
