@@ -92,4 +92,4 @@ def test_the_server_drains_with_tls_too(server: MoorageProcess) -> None:
         client.get(f"{server.url}/v2/")
         began = time.monotonic()
         assert server.stop() == 0
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 25  # a connection that held it up would do so for 30 s
