@@ -231,7 +231,7 @@ def test_public_addresses(address: str) -> None:
     "address",
     [
         *(
-            "0.0.0.0",
+            "0.0.0.1",
             "10.1.2.3",
             "100.64.0.1",
             "127.0.0.1",
