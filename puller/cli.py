@@ -7,6 +7,7 @@ Exit status: 0 done, 1 failed with one clear line on stderr, 2 wrong usage.
 
 from __future__ import annotations
 
+import atexit
 import gc
 import importlib
 import sys
@@ -85,9 +86,9 @@ def root() -> None:
 
 def main() -> None:
     """The console script: no traceback reaches a user for what the world does."""
+    atexit.register(gc.freeze)  # what is left then is not looked through once more before it goes
     try:
         status = root(standalone_mode=False)
-        gc.freeze()  # what is left is not looked through once more before it goes
         sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as exc:
         exc.show()

@@ -55,7 +55,8 @@ def run(verb: str, options: Mapping[str, Any]) -> None:
     """
     module = importlib.import_module(f"{__name__}.{_MODULES[verb]}")
     function: Callable[..., Iterator[str]] = getattr(module, verb.replace("-", "_"))
-    gc.freeze()
+    if not gc.get_freeze_count():
+        gc.freeze()  # what was loaded stays; ``verbs.run`` had stopped the collector meanwhile
     gc.enable()
     try:
         for line in function(**options):
