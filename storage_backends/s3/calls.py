@@ -52,8 +52,9 @@ _CONNECTIONS: Final = 64
 _CONNECT_TIMEOUT: Final = 2.0
 _READ_TIMEOUT: Final = 5.0
 _LONG_STALL: Final = 10.0
-_LONG_THOUGHT: Final = 60.0
-"""Seconds without a sign on one connection, while others show that the server lives."""
+_LONG_THOUGHT: Final = 300.0
+"""Seconds without a sign on one connection, while others show that the server lives: versitygw copies all the parts of
+an upload before it answers, 6 GB in a minute on a busy disk."""
 
 _FIRST_DELAY: Final = 0.1
 _LAST_DELAY: Final = 1.6

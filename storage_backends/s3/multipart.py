@@ -10,12 +10,13 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final
 
 from moorage.storage_backends.base import ObjectInfo
 from moorage.storage_backends.errors import KeyNotFound, UploadNotFound
 from moorage.storage_backends.s3.body import Body
-from moorage.storage_backends.s3.calls import Calls, Refused
+from moorage.storage_backends.s3.calls import Calls, Refused, Uncertain, Unsent
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.objects import Objects, date_of
 from moorage.storage_backends.s3.record import Part, Piece, Record
@@ -78,15 +79,28 @@ class Multipart:
             UploadNotFound: neither the upload nor such an object is there.
         """
         listed = {"Parts": [{"PartNumber": part.number, "ETag": part.etag} for part in parts]}
-        try:
-            answer = await self._calls.carry(
-                "complete_multipart_upload", Key=self._objects.remote(key), UploadId=multipart, MultipartUpload=listed
-            )
-        except Refused as exc:
-            if exc.code not in _GONE:
+        place = {"Key": self._objects.remote(key), "UploadId": multipart, "MultipartUpload": listed}
+        was_sent = False
+
+        async def attempt() -> ObjectInfo:
+            nonlocal was_sent
+            if was_sent:
+                # Not asked again while it may be under way: versitygw carries it out twice, and was seen without the
+                # object afterwards.
+                with suppress(UploadNotFound):
+                    return await self._completed_before(key, size)
+            try:
+                answer = await self._calls.once("complete_multipart_upload", is_long=True, **place)
+            except Uncertain as exc:
+                was_sent = was_sent or not isinstance(exc, Unsent)
                 raise
-            return await self._completed_before(key, size)
-        return ObjectInfo(key, size, str(answer["ETag"]), date_of(answer))
+            except Refused as exc:
+                if exc.code not in _GONE:
+                    raise
+                return await self._completed_before(key, size)
+            return ObjectInfo(key, size, str(answer["ETag"]), date_of(answer))
+
+        return await self._calls.endure(attempt)
 
     async def _completed_before(self, key: str, size: int) -> ObjectInfo:
         try:
