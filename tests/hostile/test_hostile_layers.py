@@ -189,7 +189,7 @@ def _tag(name: str) -> str:
 
 @pytest.fixture(scope="module", params=["root", "rootless"])
 def said(request: pytest.FixtureRequest) -> Iterator[tuple[dict[str, bool], _Said, int]]:
-    """The verdicts; what the command did with each (status, words, processor seconds, what is left); its memory in KiB."""
+    """The verdicts; what the command did with each (status, words, processor seconds, what is left); memory in KiB."""
     user = make_somebody()
     with tempfile.TemporaryDirectory(prefix="moorage-") as name:
         place = Path(name)
