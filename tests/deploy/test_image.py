@@ -25,11 +25,11 @@ from tests.interop.programs import Program, find
 from tests.s3.servers import free_port
 from tests.servers import MoorageProcess
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = pytest.mark.timeout(1800)
 
 _CA = Path("/etc/ssl/certs/ca-certificates.crt")
 _PIP = Path("/etc/pip.conf")
-_START = 60.0
+_START = 120.0
 _UID = 10001
 _FILES = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
 _LIMITS: Final = (
