@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import httpx
+import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, rule, run_state_machine_as_test
@@ -303,6 +304,7 @@ class RegistryMachine(RuleBasedStateMachine):
             assert [entry["digest"] for entry in found] == ([str(_SIGNATURE.digest)] if signed else [])
 
 
+@pytest.mark.timeout(600)  # 25 histories, each of many requests: more than 120 s on a machine with a load of 28
 def test_the_api_agrees_with_a_model() -> None:
     """Some dozens of random histories; a failing one is shrunk and printed as a program."""
     loop = asyncio.new_event_loop()
