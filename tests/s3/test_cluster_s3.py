@@ -16,7 +16,11 @@ import pytest
 
 from tests.s3.cluster import Cluster, cluster
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(900),
+    pytest.mark.skipif(os.geteuid() != 0, reason="makes network namespaces, which needs root"),
+]
 
 
 def test_a_node_is_away(tmp_path: Path) -> None:

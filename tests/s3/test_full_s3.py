@@ -19,7 +19,11 @@ from tests.crash.volume import Volume
 from tests.s3.servers import SERVERS, running
 from tests.servers import MoorageProcess
 
-pytestmark = [pytest.mark.root, pytest.mark.timeout(300)]
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.timeout(300),
+    pytest.mark.skipif(os.geteuid() != 0, reason="mounts a small disk, which needs root"),
+]
 
 _MIB = 1024 * 1024
 _INDEX = "application/vnd.oci.image.index.v1+json"
