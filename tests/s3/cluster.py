@@ -53,6 +53,7 @@ class Cluster:
                     "HOME": str(self.folder),
                     "MINIO_ROOT_USER": self.environment["AWS_ACCESS_KEY_ID"],
                     "MINIO_ROOT_PASSWORD": self.environment["AWS_SECRET_ACCESS_KEY"],
+                    "MINIO_BROWSER": "off",
                     "MINIO_CI_CD": "1",  # else it wants disks of their own
                 },
                 stdout=log,

@@ -77,6 +77,7 @@ class S3Server:
 
 def _minio(place: Path, port: int, key: str, secret: str) -> tuple[list[str], dict[str, str]]:
     environment = {"MINIO_ROOT_USER": key, "MINIO_ROOT_PASSWORD": secret, "MINIO_CI_CD": "1", "HOME": str(place)}
+    environment["MINIO_BROWSER"] = "off"  # it would listen on a port of its own choice, which may be taken
     return ["minio", "server", "--quiet", "--address", f"127.0.0.1:{port}", str(place / "data")], environment
 
 
