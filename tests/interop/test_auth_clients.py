@@ -21,7 +21,8 @@ _STORING_ONLY = {"crane", "oras", "containerd"}
 _REFUSALS = (
     *("unauthorized", "denied", "authentication required", "authorization failed", "not permitted", "logged in"),
     *("invalid username/password", "incorrect username or password", "it refused"),  # at a login
-    "403 forbidden",  # containerd 1.6
+    "403 forbidden",  # containerd 1.6 …
+    "read/write on closed pipe",  # … and what it says instead when the answer was there before it had sent a manifest
     "cannot respond to request for authentication",  # oras
 )
 """How clients say that they may not."""
