@@ -10,10 +10,9 @@ Law of one challenge: exactly one, on one line, every value in quotes, since cli
 from __future__ import annotations
 
 import logging
-import secrets
 import time
 from collections.abc import Callable
-from hashlib import blake2b
+from dataclasses import dataclass
 from typing import Any, Final, assert_never
 
 from moorage.auth.challenge import Challenge
@@ -56,7 +55,7 @@ __all__ = ["REALM", "Gate", "as_refusal"]
 _log: Final = logging.getLogger(__name__)
 
 _RECENTLY: Final = 1.0
-_MOST_RECENT: Final = 4096
+_MOST_RECENT: Final = 1024
 
 REALM: Final = "moorage"
 """What a Basic challenge calls us."""
@@ -89,19 +88,23 @@ class Gate:
             Unauthorized, Denied: the caller may not do this.
             TooManyRequests, Unavailable: that cannot be told now.
         """
-        rights, is_named = await self._rights(request)
+        header = authorization_in(request["headers"])
+        caller = self._recent.find(header, time.monotonic()) or await self._meet(header, request)
         if isinstance(endpoint, Ping):
-            if not is_named:
+            if header is None:
                 raise Unauthorized
             return self._registry
+        rights, registry = caller.rights, caller.registry
         actions, repository = _needed(endpoint)
         decision = rights.any_of(actions, repository)
-        record = self._recorder(rights, request) if self._audit is not None else None
-        if not decision.allowed:
-            if record is not None:
+        if self._audit is not None:
+            record = self._recorder(rights, request)
+            registry = Authorised(self._registry, rights, seal=self._authority.ring, record=record)
+            if not decision.allowed:
                 record(Decided(decision, actions[-1], repository))
+        if not decision.allowed:
             raise rights.refusal(decision)
-        return Authorised(self._registry, rights, seal=self._authority.ring, record=record)
+        return registry
 
     def challenge(self, request: Request, endpoint: Endpoint, error: Unauthorized) -> tuple[Unauthorized, Header]:
         """What a 401 says: the error, and the header that tells how to log in."""
@@ -127,17 +130,15 @@ class Gate:
         url = self._external_url or base_url(request)
         return {"realm": f"{url}/token", "service": self._authority.service}
 
-    async def _rights(self, request: Request) -> tuple[Rights, bool]:
-        """What the caller may do, and whether they said who they are."""
-        header = authorization_in(request["headers"])
+    async def _meet(self, header: bytes | None, request: Request) -> _Caller:
+        """Finds out who somebody is, by what they show."""
         if header is None:
-            return self._authority.rights_of_nobody(), False
-        key, now = self._recent.key(header), time.monotonic()
-        rights = self._recent.find(key, now)
-        if rights is None:
+            rights = self._authority.rights_of_nobody()
+        else:
             rights = await self._rights_of(read_authorization(header), request)
-            self._recent.keep(key, now, rights)
-        return rights, True
+        caller = _Caller(rights, Authorised(self._registry, rights, seal=self._authority.ring))
+        self._recent.keep(header, caller)
+        return caller
 
     async def _rights_of(self, shown: Basic | Bearer, request: Request) -> Rights:
         try:
@@ -184,30 +185,36 @@ class Gate:
         return record
 
 
-class _Recent:
-    """The rights of those who were here within the last second, so that a client in full flow costs next to nothing.
+@dataclass(frozen=True, slots=True)
+class _Caller:
+    """What somebody may do, and the registry as they may use it."""
 
-    What is taken away from them is gone a second later. Under a keyed hash: no secret is kept. Bounded.
+    rights: Rights
+    registry: Registry
+
+
+class _Recent:
+    """Who was let in lately, by their Authorization header (None: nobody), so that a client in full flow costs little.
+
+    All are forgotten together, every second: what is taken away from somebody is gone then. Bounded. A header is found
+    by a hash that has a secret of the process, so time tells nothing of one that is near.
     """
 
     def __init__(self) -> None:
-        self._secret = secrets.token_bytes(32)
-        self._kept: dict[bytes, tuple[float, Rights]] = {}
+        self._kept: dict[bytes | None, _Caller] = {}
+        self._until = 0.0
 
-    def key(self, header: bytes) -> bytes:
-        """What stands for a header."""
-        return blake2b(header, key=self._secret, digest_size=16).digest()
-
-    def find(self, key: bytes, now: float) -> Rights | None:
-        """The rights, if they are not older than a second."""
-        kept = self._kept.get(key)
-        return kept[1] if kept is not None and now - kept[0] < _RECENTLY else None
-
-    def keep(self, key: bytes, now: float, rights: Rights) -> None:
-        """Remembers the rights as they were at ``now``."""
-        if len(self._kept) >= _MOST_RECENT:
+    def find(self, header: bytes | None, now: float) -> _Caller | None:
+        """Whoever showed this since all were forgotten."""
+        if now >= self._until:
             self._kept.clear()
-        self._kept[key] = now, rights
+            self._until = now + _RECENTLY
+        return self._kept.get(header)
+
+    def keep(self, header: bytes | None, caller: _Caller) -> None:
+        """Remembers a caller, if there is room."""
+        if len(self._kept) < _MOST_RECENT:
+            self._kept[header] = caller
 
 
 def as_refusal(exc: AuthError) -> OciError:

@@ -18,7 +18,7 @@ from moorage.registry.oci import ManifestUnknown, Registry, RepositoryName, Tag
 from moorage.registry.settings import load_settings
 from moorage.registry.web.app import create_app
 from moorage.registry.web.audit import AuditLog
-from moorage.registry.web.gate import Gate, _Recent
+from moorage.registry.web.gate import Gate, _Caller, _Recent
 from moorage.registry.web.login import TokenServer
 from moorage.registry.web.proxied import proxied
 from moorage.registry.wrap.read_only import NoDelete, ReadOnly
@@ -391,18 +391,17 @@ async def test_an_external_url_is_the_last_word(locked: Locked, stage: Stage) ->
     assert await realm(locked, {"host": "other.example"}) == "https://r.example/token"
 
 
-async def test_rights_are_remembered_for_a_second(locked: Locked) -> None:
-    """T5: no longer, and under nothing that a secret could be read from; however many come, memory is bounded."""
-    recent, rights = _Recent(), locked.authority.rights_of_nobody()
-    key = recent.key(b"Bearer secret")
-    assert key == recent.key(b"Bearer secret") != _Recent().key(b"Bearer secret")
-    recent.keep(key, 100.0, rights)
-    assert recent.find(key, 100.9) is rights
-    assert recent.find(key, 101.0) is None
-    assert recent.find(recent.key(b"Bearer other"), 100.0) is None
+async def test_callers_are_remembered_for_a_second(locked: Locked) -> None:
+    """T5: no longer; however many come, memory is bounded."""
+    recent, caller = _Recent(), _Caller(locked.authority.rights_of_nobody(), locked.local)
+    assert recent.find(b"Bearer secret", 100.0) is None
+    recent.keep(b"Bearer secret", caller)
+    assert recent.find(b"Bearer secret", 100.9) is caller
+    assert recent.find(b"Bearer other", 100.9) is None
+    assert recent.find(b"Bearer secret", 101.0) is None
     for number in range(5000):
-        recent.keep(recent.key(b"%d" % number), 100.0, rights)
-    assert len(recent._kept) <= 4096
+        recent.keep(b"%d" % number, caller)
+    assert len(recent._kept) <= 1024
 
 
 # -- what is taken away, and what is written down ----------------------------------------------------------------------
