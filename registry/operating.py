@@ -127,6 +127,7 @@ def one_line() -> Iterator[None]:
 
 
 def say(line: str) -> None:
+    """Tells the operator one line, on stderr: stdout is for what was asked for."""
     click.echo(line, err=True)
 
 

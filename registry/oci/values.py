@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from dataclasses import dataclass
 else:
 
-    def dataclass(*, frozen=False, slots, order=False):
+    def dataclass(*, frozen: bool = False, slots: bool, order: bool = False) -> Callable[[type], type]:
         """As ``dataclasses.dataclass`` with these options; always with slots, so a class has no other's fields."""
         if not slots:
             raise TypeError("a value has slots")
