@@ -90,8 +90,11 @@ def umoci_tree(umoci: Program, layout: Path, tag: str, place: Path, *options: st
 
 
 def podman_tree(podman: Program, layout: Path, tag: str, *mount: str) -> Path:
-    """Where podman mounts the image of a layout."""
-    image = podman.stdout("pull", "--quiet", f"oci:{layout}:{tag}").decode().split()[-1]
+    """Where podman mounts the image of a layout.
+
+    It takes the layout's path for a name, which a random ``_`` at an end would spoil: so it hears the last part only.
+    """
+    image = podman.stdout("pull", "--quiet", f"oci:{layout.name}:{tag}", cwd=layout.parent).decode().split()[-1]
     return Path(podman.stdout(*mount, "image", "mount", image).decode().split()[-1])
 
 
