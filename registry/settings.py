@@ -20,11 +20,25 @@ import yaml
 __all__ = ["CLIENT_VARIABLES", "Address", "Loaded", "Networks", "Settings", "SettingsError", "load_settings"]
 
 CLIENT_VARIABLES: Final = frozenset(
-    {"MOORAGE_STORE", "MOORAGE_CONFIG_DIR", "MOORAGE_REGISTRY", "MOORAGE_USERNAME", "MOORAGE_PASSWORD"}
+    {
+        "MOORAGE_STORE",
+        "MOORAGE_CONFIG_DIR",
+        "MOORAGE_REGISTRY",
+        "MOORAGE_USERNAME",
+        "MOORAGE_PASSWORD",
+        "MOORAGE_OIDC_TOKEN",
+        "MOORAGE_OIDC_TOKEN_FILE",
+    }
 )
 """Variables of the client verbs: known, and none of the server's business."""
 
 _CONFIG_VARIABLE: Final = "MOORAGE_CONFIG"
+_SERVICE = re.compile(
+    "MOORAGE_(?:[A-Z0-9_]+_)?(?:"
+    "SERVICE_HOST=|SERVICE_PORT(?:_[A-Z0-9_]+)?=|PORT=[a-z]+://|PORT_[0-9]+_[A-Z]+(?:_(?:PROTO|PORT|ADDR))?="
+    ").*"
+)
+"""Kubernetes tells every pod of every service so: of one that is called moorage, or moorage-registry, too."""
 _ADDRESS = re.compile(r"(?:\[(?P<six>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[A-Za-z0-9_.-]+)):(?P<port>[0-9]{1,5})")
 _HOST = re.compile(r"(?:[A-Za-z0-9_.-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(?::[0-9]{1,5})?")
 _DURATION = re.compile(r"(?P<number>[0-9]{1,9}(?:\.[0-9]{1,3})?)(?P<unit>ms|s|m|h|d|)")
@@ -182,8 +196,16 @@ def _read_environment(environment: Mapping[str, str]) -> Iterable[tuple[str, str
     for variable, value in sorted(environment.items()):
         if variable in known:
             yield known[variable], variable, value
-        elif variable.startswith("MOORAGE_") and variable != _CONFIG_VARIABLE and variable not in CLIENT_VARIABLES:
+        elif variable.startswith("MOORAGE_") and not _is_of_others(variable, value):
             _unknown(f"unknown variable {variable}", variable, (*known, _CONFIG_VARIABLE))
+
+
+def _is_of_others(variable: str, value: str) -> bool:
+    return (
+        variable in CLIENT_VARIABLES
+        or variable == _CONFIG_VARIABLE
+        or _SERVICE.fullmatch(f"{variable}={value}") is not None
+    )
 
 
 def _unknown(text: str, name: str, known: Iterable[str]) -> NoReturn:

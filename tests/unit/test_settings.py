@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
+from moorage.puller.commands.ci_tokens import TOKEN, TOKEN_FILE
 from moorage.registry.settings import Address, Settings, SettingsError, load_settings
 
 
@@ -43,8 +44,30 @@ def test_the_file_may_be_named_by_a_variable(tmp_path: Path) -> None:
 
 def test_the_clients_variables_are_none_of_our_business() -> None:
     """A machine that uses the client as well can start a server."""
-    environment = {"MOORAGE_STORE": "/s", "MOORAGE_USERNAME": "u", "MOORAGE_PASSWORD": "p"}
+    environment = {"MOORAGE_STORE": "/s", "MOORAGE_USERNAME": "u", "MOORAGE_PASSWORD": "p", TOKEN: "t", TOKEN_FILE: "f"}
     assert load_settings({}, environment).settings == Settings()
+
+
+@pytest.mark.parametrize("service", ["MOORAGE", "MOORAGE_REGISTRY"])
+def test_a_service_of_our_name_in_kubernetes_is_none_of_our_business(service: str) -> None:
+    """Kubernetes puts these into every pod of the namespace, also into ours."""
+    environment = {
+        f"{service}_SERVICE_HOST": "10.96.0.7",
+        f"{service}_SERVICE_PORT": "5000",
+        f"{service}_SERVICE_PORT_HTTP": "5000",
+        f"{service}_PORT": "tcp://10.96.0.7:5000",
+        f"{service}_PORT_5000_TCP": "tcp://10.96.0.7:5000",
+        f"{service}_PORT_5000_TCP_PROTO": "tcp",
+        f"{service}_PORT_5000_TCP_PORT": "5000",
+        f"{service}_PORT_5000_TCP_ADDR": "10.96.0.7",
+    }
+    assert load_settings({}, environment).settings == Settings()
+
+
+def test_a_port_that_somebody_meant_is_not_taken_for_a_service() -> None:
+    """It is told apart by its value: whoever sets a port learns what the setting is called."""
+    with pytest.raises(SettingsError, match="unknown variable MOORAGE_PORT; "):
+        load_settings({}, {"MOORAGE_PORT": "5000"})
 
 
 @pytest.mark.parametrize(
