@@ -10,6 +10,8 @@ from __future__ import annotations
 import atexit
 import gc
 import importlib
+import io
+import os
 import sys
 from collections.abc import Mapping
 
@@ -87,8 +89,10 @@ def root() -> None:
 def main() -> None:
     """The console script: no traceback reaches a user for what the world does."""
     atexit.register(gc.freeze)  # what is left then is not looked through once more before it goes
+    _prepare_streams()
     try:
         status = root(standalone_mode=False)
+        sys.stdout.flush()
         sys.exit(status if isinstance(status, int) else 0)
     except click.ClickException as exc:
         exc.show()
@@ -96,3 +100,23 @@ def main() -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("moorage: interrupted", err=True)
         sys.exit(1)
+    except OSError as exc:
+        _give_stdout_up(exc)
+        sys.exit(1)
+
+
+def _prepare_streams() -> None:
+    """What our caller closed is /dev/null, before a file of ours gets its number; what the encoding of stdout lacks is
+    escaped there, as it is on stderr."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (for as long as we live)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _give_stdout_up(failure: OSError) -> None:
+    """Says why, unless its reader has left on purpose (``| head``); what is buffered is not tried again at the exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if not isinstance(failure, BrokenPipeError):
+        click.echo(f"moorage: stdout: {failure}", err=True)

@@ -6,7 +6,7 @@
 
 Law: a verb is a function of its module, named like it; it yields what to print on stdout, progress and remarks go to
 stderr. Only the module of the verb is loaded. Failures that the world can cause become one line and exit status 1 in
-``run``; anything else is a defect and keeps its traceback.
+``run``, those of stdout itself in ``cli.main``; anything else is a defect and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -61,6 +61,8 @@ def run(verb: str, options: Mapping[str, Any]) -> None:
     try:
         for line in function(**options):
             print(line)
+    except BrokenPipeError:
+        raise  # whoever read what we print has left
     except BadReference as exc:
         raise click.UsageError(printable(str(exc))) from exc
     except OciError as exc:
