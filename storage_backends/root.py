@@ -13,7 +13,7 @@ from moorage.storage_backends.base import UPLOADS
 from moorage.storage_backends.durability import Disk
 from moorage.storage_backends.errors import StorageError
 from moorage.storage_backends.tree import Tree
-from moorage.storage_backends.walk import PRIVATE
+from moorage.storage_backends.walk import LOST_AND_FOUND, PRIVATE
 
 __all__ = ["prepare_root"]
 
@@ -43,7 +43,7 @@ def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
 
 def _require_ours(root: str) -> None:
     # Before anything is made: a root that was named by mistake is left as it was.
-    found = set(os.listdir(root)) - {"lost+found"}
+    found = set(os.listdir(root)) - {LOST_AND_FOUND}
     if found and PRIVATE.rstrip("/") not in found:
         raise StorageError(f"{root} is not empty and not a Moorage store: it has {min(found)!r}")
 

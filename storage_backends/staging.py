@@ -57,11 +57,12 @@ class Staging:
         self._tree.create(record_key(upload), record.encode(), set())
 
     def stat(self, upload: str) -> UploadInfo:
-        """See ``ObjectStore.stat_upload``."""
+        """See ``ObjectStore.stat_upload``. Bytes of an append that is still under way are progress, too."""
         record, status = self._read(upload)
-        if record.offset and _size(self._path(upload)) < record.offset:
+        size, written = _size_and_time(self._path(upload))
+        if size < record.offset:
             raise UploadNotFound(f"the bytes of upload {upload} are lost")
-        return _info(record, status)
+        return _info(record, max(status.st_mtime, written))
 
     async def append(
         self, upload: str, offset: int, data: AsyncIterable[bytes], note: Callable[[int], bytes]
@@ -209,7 +210,7 @@ class Staging:
             try:
                 os.pwrite(fd, raw.ljust(os.fstat(fd).st_size), 0)
                 stamp(fd)
-                return _info(record, os.fstat(fd))
+                return _info(record, os.fstat(fd).st_mtime)
             finally:
                 os.close(fd)
 
@@ -334,11 +335,13 @@ def _is_at(fd: int, path: str) -> bool:
         return False
 
 
-def _size(path: str) -> int:
+def _size_and_time(path: str) -> tuple[int, float]:
+    """Of the bytes of an upload; 0 where there is no file, which is made with its first byte."""
     try:
-        return os.stat(path, follow_symlinks=False).st_size
+        status = os.stat(path, follow_symlinks=False)
     except FileNotFoundError:
-        return -1
+        return 0, 0.0
+    return status.st_size, status.st_mtime
 
 
 def _unlink(path: str) -> None:
@@ -346,5 +349,5 @@ def _unlink(path: str) -> None:
         os.unlink(path)
 
 
-def _info(record: UploadRecord, status: os.stat_result) -> UploadInfo:
-    return UploadInfo(record.key, record.offset, record.note, status.st_mtime)
+def _info(record: UploadRecord, modified: float) -> UploadInfo:
+    return UploadInfo(record.key, record.offset, record.note, modified)

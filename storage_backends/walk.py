@@ -20,10 +20,15 @@ from moorage.storage_backends.errors import KeyInvalid
 from moorage.storage_backends.facts import facts
 from moorage.storage_backends.os_errors import storage_errors
 
-__all__ = ["PRIVATE", "Run", "Walk", "holds_a_file"]
+__all__ = ["LOST_AND_FOUND", "PRIVATE", "Run", "Walk", "holds_a_file"]
 
 PRIVATE: Final = ".moorage/"
 """What a store keeps for itself under its root."""
+
+LOST_AND_FOUND: Final = "lost+found"
+"""What a file system keeps for itself in its own root, where nobody but root may look."""
+
+_HIDDEN: Final = frozenset({PRIVATE[:-1], LOST_AND_FOUND})
 
 _SMALL: Final = 512
 """Entries of a directory that are read on the event loop; about 100 µs of work."""
@@ -157,7 +162,7 @@ def _is_ours(prefix: str, name: str) -> bool:
         check_key(name)
     except KeyInvalid:
         return False
-    return bool(prefix) or name != PRIVATE[:-1]
+    return bool(prefix) or name not in _HIDDEN
 
 
 def holds_a_file(directory: str) -> bool:

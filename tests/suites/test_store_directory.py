@@ -128,6 +128,16 @@ async def test_s6_what_is_not_ours_is_skipped(store: FilesystemStore, root: Path
             await content(store, key)
 
 
+async def test_what_a_file_system_keeps_in_its_root_does_not_show(root: Path) -> None:
+    """A root may be a mount point. Its ``lost+found`` is nobody's but root's, so it is not even looked into."""
+    (root / "lost+found" / "locked").mkdir(parents=True, mode=0)
+    (root / "lost+found" / "#12").write_bytes(b"")
+    (root / "lost+found").chmod(0)
+    store = await FilesystemStore.open(root)
+    assert await listing(store) == await listing(store, delimiter="/") == []
+    await store.close()
+
+
 async def test_deletes_leave_no_directories(store: FilesystemStore, root: Path) -> None:
     """Directories go with their last object, except the two levels that every write needs again."""
     await fill(store, "links/n/sha256/aa/u-1", "links/n/sha256/bb/u-1")
@@ -227,6 +237,24 @@ async def test_another_store_goes_on_with_an_upload(store: FilesystemStore, root
     await other.commit_upload(upload, 6)
     assert await content(store, "a") == b"123456"
     await other.close()
+
+
+async def test_bytes_that_arrive_are_progress(store: FilesystemStore, root: Path) -> None:
+    """Whoever drops abandoned uploads sees that one lives, though its append may take a day and is recorded at last."""
+    upload = await store.create_upload("a", b"")
+    os.utime(root / "uploads" / upload, (1, 1))
+    assert (await store.stat_upload(upload)).modified == 1
+    seen: list[float] = []
+
+    async def watched() -> AsyncIterator[bytes]:
+        yield bytes(MIB)
+        os.utime(root / ".moorage" / "staging" / upload, (2, 2))
+        for _ in range(2):  # with the second of these the block before it was written
+            yield bytes(MIB)
+        seen.append((await store.stat_upload(upload)).modified)
+
+    await store.append_upload(upload, 0, watched(), noted())
+    assert seen[0] > 2
 
 
 async def test_a_busy_upload_is_waited_for_and_then_refused(
