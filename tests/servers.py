@@ -15,7 +15,7 @@ import ssl
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -32,16 +32,22 @@ _URL = re.compile(r"Moorage serves .* on (https?://(?:[0-9.]+|\[[0-9a-f:]+\]):[0
 
 @contextlib.asynccontextmanager
 async def serving(
-    app: Any, *, connection: type[Connection] = Connection, tls: ssl.SSLContext | None = None
+    app: Any,
+    *,
+    connection: type[Connection] = Connection,
+    tls: ssl.SSLContext | None = None,
+    is_proxy: Callable[[str], bool] = lambda _: False,
 ) -> AsyncIterator[str]:
     """Serves an ASGI app on a free port, as our workers do; yields ``http://127.0.0.1:PORT``, with ``tls`` https.
 
     Args:
         connection: the class of the connections, for tests that shorten its deadlines.
+        is_proxy: who may bring any number of connections.
     """
     scheme = "https" if tls else "http"
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = Server(app, meter=Table(workers=1).meter(0), drain_timeout=2, connection=connection, tls=tls)
+        meter = Table(workers=1).meter(0)
+        server = Server(app, meter=meter, drain_timeout=2, connection=connection, tls=tls, is_proxy=is_proxy)
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
             try:

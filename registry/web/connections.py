@@ -6,7 +6,7 @@ import asyncio
 import fcntl
 import struct
 import termios
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final, Protocol
 
 from moorage.registry.web.head import Refused
@@ -18,8 +18,8 @@ MAX_CONNECTIONS = 4096
 """Open connections of one worker."""
 
 MAX_CONNECTIONS_PER_ADDRESS = 256
-"""Open connections of one worker from one address; loopback is exempt, because a reverse proxy of this machine brings
-everybody's connections from there, and whoever runs programs here has better ways to hurt us."""
+"""Open connections of one worker from one address. Exempt are trusted proxies, which bring everybody's connections from
+theirs, and loopback: a proxy may be there, and whoever runs programs here has better ways to hurt us."""
 
 LOOPBACK: Final = ("127.", "::1", "::ffff:127.")
 
@@ -41,11 +41,12 @@ class ConnectionMeter(Protocol):
 
 
 class State(ServerState):
-    """What the connections of one worker share."""
+    """What the connections of one worker share. ``is_proxy``: whether an address brings those of others."""
 
-    def __init__(self, meter: ConnectionMeter) -> None:
+    def __init__(self, meter: ConnectionMeter, is_proxy: Callable[[str], bool]) -> None:
         super().__init__()
         self.meter = meter
+        self.is_proxy = is_proxy
         self.date_line = b"date: Thu, 01 Jan 1970 00:00:00 GMT\r\n"
         self.by_address: dict[str, int] = {}
 
@@ -56,7 +57,7 @@ class State(ServerState):
         self.meter.connection_opened()
         if len(self.connections) > MAX_CONNECTIONS:
             return Refused(503, "too_many_connections", "too many connections, try again")
-        if count > MAX_CONNECTIONS_PER_ADDRESS and not address.startswith(LOOPBACK):
+        if count > MAX_CONNECTIONS_PER_ADDRESS and not address.startswith(LOOPBACK) and not self.is_proxy(address):
             return Refused(429, "too_many_connections", "too many connections from this address")
         return None
 

@@ -34,6 +34,7 @@ class Server(uvicorn.Server):
     Args:
         drain_timeout: seconds that running requests get once the server stops.
         gives_way: whether another worker should take the next connection.
+        is_proxy: whether the connections from an address are many people's.
         connection: the class of the connections (tests shorten its deadlines).
     """
 
@@ -45,6 +46,7 @@ class Server(uvicorn.Server):
         tls: ssl.SSLContext | None = None,
         drain_timeout: float = 30.0,
         gives_way: Callable[[int], bool] = lambda _: False,
+        is_proxy: Callable[[str], bool] = lambda _: False,
         connection: type[Connection] = Connection,
     ) -> None:
         config = uvicorn.Config(
@@ -60,7 +62,7 @@ class Server(uvicorn.Server):
             server_header=False,
         )
         super().__init__(config)
-        self.server_state: State = State(meter)
+        self.server_state: State = State(meter, is_proxy)
         self.listening = asyncio.Event()
         """Set when connections are accepted."""
         self._stopping = asyncio.Event()

@@ -123,6 +123,7 @@ class Worker:
             tls=self.tls,
             drain_timeout=settings.drain_timeout,
             gives_way=lambda more: self.table.has_more(index, more),
+            is_proxy=settings.trusted_proxies.__contains__,
         )
         async with asyncio.TaskGroup() as group:
             expiring = (

@@ -92,8 +92,8 @@ async def connect_at_leisure(app: _App) -> AsyncIterator[Any]:
 
 
 @contextlib.asynccontextmanager
-async def _connecting(app: _App, connection: type[Connection]) -> AsyncIterator[Any]:
-    async with serving(app, connection=connection) as url:
+async def _connecting(app: _App, connection: type[Connection], **options: Any) -> AsyncIterator[Any]:
+    async with serving(app, connection=connection, **options) as url:
         host, port = url.removeprefix("http://").split(":")
 
         async def connect(*, receive_buffer: int = 0) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -357,6 +357,18 @@ async def test_connections_of_one_address_are_capped(monkeypatch: pytest.MonkeyP
     assert (await _until_closed(reader)).startswith(b"HTTP/1.1 429 ")
     for each in (first, exempt, writer):
         each.close()
+
+
+async def test_connections_of_a_trusted_proxy_are_not_capped(monkeypatch: pytest.MonkeyPatch, app: _App) -> None:
+    """It brings the connections of everybody, who must not be refused together."""
+    monkeypatch.setattr(connections, "MAX_CONNECTIONS_PER_ADDRESS", 1)
+    monkeypatch.setattr(connections, "LOOPBACK", ())
+    async with _connecting(app, Connection, is_proxy=lambda address: address == "127.0.0.1") as connect:
+        (_, first), (reader, second) = await connect(), await connect()
+        second.write(b"GET /x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        assert (await _until_closed(reader)).startswith(b"HTTP/1.1 200 ")
+        for each in (first, second):
+            each.close()
 
 
 def test_every_reason_for_a_refusal_is_counted() -> None:
