@@ -54,6 +54,11 @@ class Behaviour:
     before: Callable[[], None] = lambda: None
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 100  # of five, where more come at once, the rest would be tried again after a second
+
+
 FINE = Behaviour()
 Behave = Callable[[Asked], Behaviour]
 
@@ -68,8 +73,7 @@ class BlobHost:
         self.asked: list[Asked] = []
         self.lock = threading.Lock()
         self.busy = self.busiest = self.connections = 0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler_of(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler_of(self))
         self._server.handle_error = lambda *_: None  # type: ignore[method-assign]  # clients that leave are the rule
         self.tls = tls
         self.host = f"127.0.0.1:{self._server.server_address[1]}"
@@ -134,7 +138,8 @@ def _handler_of(host: BlobHost) -> type[BaseHTTPRequestHandler]:
             except OSError:
                 self.close_connection = True
             finally:
-                host.busy -= 1
+                with host.lock:
+                    host.busy -= 1
 
         do_PUT = do_GET  # noqa: N815 (the base class wants it so)
 

@@ -59,7 +59,7 @@ def test_a_pull_on_a_terminal(registry: LoopbackRegistry, tmp_path: Path, term: 
     assert run.done.returncode == 0, run.drawn
     assert run.out == f"{registry.host}/team/app@{digest}\n"
     text = _CONTROL.sub("", run.drawn).replace("\r", "")
-    assert re.search(r"\n300\.\d kB in \d\.\d s \(.* kB/s\): network ", text), text
+    assert re.search(r"\n300\.\d kB in \d+\.\d s \(.* kB/s\): network ", text), text
     if term == "dumb":
         assert "\x1b" not in run.drawn
         return
@@ -76,4 +76,4 @@ def test_what_is_there_already_draws_nothing(registry: LoopbackRegistry, tmp_pat
     for _ in range(2):
         run = Terminal("pull", f"{registry.host}/team/app:v1", environment=environment)
     assert "\x1b" not in run.drawn
-    assert re.fullmatch(r"0 B in \d\.\d s(: .*)?\r\n", run.drawn)
+    assert re.fullmatch(r"0 B in \d+\.\d s(: .*)?\r\n", run.drawn)

@@ -135,6 +135,16 @@ def _thread(run: Callable[[], None], hurry: threading.Event) -> Iterator[None]:
         thread.join(PATIENCE)
 
 
+@contextmanager
+def _excused_from(moment: float) -> Iterator[None]:
+    """Whoever asks after that moment, because the machine was slow, may be refused."""
+    try:
+        yield
+    except ConnectionError:
+        if time.monotonic() < moment:
+            raise
+
+
 @workers
 def test_sigterm_drains(tmp_path: Path, workers: int) -> None:
     """Not ready at once, new connections still served, then refused; what runs ends whole; status 0; nobody stays."""
@@ -146,10 +156,11 @@ def test_sigterm_drains(tmp_path: Path, workers: int) -> None:
             assert _ask(server.url, "/readyz") == 200
             server.process.send_signal(signal.SIGTERM)
             began = time.monotonic()
-            _until(lambda: [_ask(server.url, "/readyz") for _ in range(workers)] == [503] * workers)
-            for _ in range(workers):  # each on a new connection, so on every worker
-                assert _ask(server.url, "/healthz") == 200
-                assert _ask(server.url, "/v2/") == 200
+            with _excused_from(began + DELAY):
+                _until(lambda: [_ask(server.url, "/readyz") for _ in range(workers)] == [503] * workers)
+                for _ in range(workers):  # each on a new connection, so on every worker
+                    assert _ask(server.url, "/healthz") == 200
+                    assert _ask(server.url, "/v2/") == 200
             _until(lambda: _is_refused(_port(server.url)))
             assert time.monotonic() - began > DELAY - 0.5
             assert server.process.poll() is None
@@ -165,7 +176,7 @@ def test_sigterm_drains(tmp_path: Path, workers: int) -> None:
 def test_idle_connections_do_not_hold_up_the_end(tmp_path: Path, workers: int) -> None:
     """A kept connection that asks for nothing is closed when the listeners are."""
     flags = ("--drain-delay", "0", "--drain-timeout", "100s")
-    with MoorageProcess(tmp_path / "root", *flags, workers=workers) as server, httpx.Client() as client:
+    with MoorageProcess(tmp_path / "root", *flags, workers=workers) as server, httpx.Client(timeout=PATIENCE) as client:
         for _ in range(4):
             client.get(f"{server.url}/v2/")
         assert server.stop(timeout=PATIENCE) == 0  # in less than the drain timeout
@@ -177,7 +188,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path, workers: int) -> None:
     with MoorageProcess(tmp_path / "root", "--drain-delay", "60", workers=workers) as server:
         everybody = [server.process.pid, *_children(server.process.pid)]
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.3)
+        _until(lambda: _ask(server.url, "/readyz") == 503)  # it has heard; two signals at once may become one
         assert server.process.poll() is None
         server.process.send_signal(signal.SIGINT)
         assert server.wait(timeout=PATIENCE / 2) == 1  # in less than the drain delay
@@ -206,9 +217,9 @@ def test_a_worker_that_dies_is_started_again(tmp_path: Path) -> None:
         os.kill(victim, signal.SIGKILL)
         deadline = time.monotonic() + PATIENCE
         while victim in (now := _children(server.process.pid)) or len(now) < 2:
-            assert httpx.get(f"{server.url}/healthz").status_code == 200
+            assert httpx.get(f"{server.url}/healthz", timeout=PATIENCE).status_code == 200
             assert time.monotonic() < deadline
-        assert f"worker {victim} was killed by signal 9" in server.errors
+        _until(lambda: f"worker {victim} was killed by signal 9" in server.errors)
         assert server.process.poll() is None
 
 
@@ -240,21 +251,26 @@ def test_figures_are_those_of_all_workers(tmp_path: Path) -> None:
     """Whichever worker is asked tells the sum of all, also after one of them died."""
     with MoorageProcess(tmp_path / "root", workers=4) as server:
         for _ in range(40):
-            assert httpx.get(f"{server.url}/v2/").status_code == 200  # a connection each, so all workers get some
+            assert (
+                httpx.get(f"{server.url}/v2/", timeout=PATIENCE).status_code == 200
+            )  # a connection each, so all workers get some
         os.kill(_children(server.process.pid)[0], signal.SIGKILL)
         for _ in range(8):
-            text = httpx.get(f"{server.url}/metrics").text
+            text = httpx.get(f"{server.url}/metrics", timeout=PATIENCE).text
             assert 'moorage_requests_total{endpoint="Ping",method="GET",status="2xx"} 40.0' in text
 
 
 def test_abandoned_uploads_expire(tmp_path: Path) -> None:
     """A session without progress for the time to live is gone, and counted."""
-    with MoorageProcess(tmp_path / "root", "--upload-ttl", "4s", workers=2) as server:
-        answer = httpx.post(f"{server.url}/v2/a/blobs/uploads/")
-        location = server.url + answer.headers["location"]
-        assert httpx.get(location).status_code == 204
-        _until(lambda: 'moorage_uploads_total{event="expired"} 1.0' in httpx.get(f"{server.url}/metrics").text)
-        assert httpx.get(location).status_code == 404
+    with (
+        MoorageProcess(tmp_path / "root", "--upload-ttl", "4s", workers=2) as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
+    ):
+        began = time.monotonic()
+        location = client.post("/v2/a/blobs/uploads/").headers["location"]
+        assert client.get(location).status_code == 204 or time.monotonic() > began + 4
+        _until(lambda: 'moorage_uploads_total{event="expired"} 1.0' in client.get("/metrics").text)
+        assert client.get(location).status_code == 404
 
 
 @pytest.mark.parametrize(
@@ -264,8 +280,8 @@ def test_abandoned_uploads_expire(tmp_path: Path) -> None:
 def test_switches_reach_the_api(tmp_path: Path, flag: str, status: int) -> None:
     """--read-only refuses to write, --no-delete to delete."""
     with MoorageProcess(tmp_path / "root", flag) as server:
-        assert httpx.post(f"{server.url}/v2/a/blobs/uploads/").status_code == status
-        assert httpx.delete(f"{server.url}/v2/a/manifests/latest").status_code == 405
+        assert httpx.post(f"{server.url}/v2/a/blobs/uploads/", timeout=PATIENCE).status_code == status
+        assert httpx.delete(f"{server.url}/v2/a/manifests/latest", timeout=PATIENCE).status_code == 405
 
 
 def test_the_first_line_tells_where_and_how(tmp_path: Path) -> None:
@@ -282,7 +298,7 @@ def _start(*arguments: str, **environment: str) -> subprocess.CompletedProcess[s
     command = [str(Path(sys.executable).with_name("moorage")), "serve"]
     clean = {key: value for key, value in os.environ.items() if not key.startswith("MOORAGE_")}
     return subprocess.run(
-        [*command, *arguments], env=clean | environment, capture_output=True, text=True, timeout=20, check=False
+        [*command, *arguments], env=clean | environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
 
 
@@ -351,6 +367,6 @@ def test_a_name_is_listened_to_on_every_address(tmp_path: Path) -> None:
     assert usable
     with MoorageProcess(tmp_path / "root", "--listen", f"localhost:{port}"):
         for address in usable:
-            with socket.create_connection((address, port), 5) as client:
+            with socket.create_connection((address, port), PATIENCE) as client:
                 client.sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
                 assert client.recv(1000).startswith(b"HTTP/1.1 200 ")

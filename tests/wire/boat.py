@@ -54,15 +54,15 @@ def error_code(answer: httpx.Response) -> str:
 
 
 async def exchange(wire: httpx.AsyncClient, request: bytes, *, close: bool = False) -> bytes:
-    """What the server answers to raw bytes within a moment. ``close``: leave right after sending them."""
+    """The head of what the server answers to raw bytes. ``close``: leave right after sending them."""
     reader, writer = await asyncio.open_connection(wire.base_url.host, wire.base_url.port)
     try:
         writer.write(request)
         await writer.drain()
         if close:
             return b""
-        async with asyncio.timeout(5):
-            return await reader.read(65536)
+        async with asyncio.timeout(60):
+            return await reader.readuntil(b"\r\n\r\n")
     finally:
         writer.close()
         await writer.wait_closed()
