@@ -103,7 +103,7 @@ def test_chunks_go_to_both_replicas(shipped: Stack, client: httpx.Client) -> Non
 
 def test_nobody_without_an_account(shipped: Stack) -> None:
     """The challenge names the token endpoint as clients reach it, and what is not the registry's API is not there."""
-    with httpx.Client(base_url=shipped.url, verify=shipped.trust()) as nobody:
+    with httpx.Client(base_url=shipped.url, verify=shipped.trust(), timeout=60) as nobody:
         answer = nobody.get("/v2/")
         assert answer.status_code == 401
         assert f'realm="{shipped.url}/token"' in answer.headers["WWW-Authenticate"]
@@ -136,7 +136,7 @@ def test_redirects_pass_through(tmp_path: Path) -> None:
         answer = client.get(blob)
         assert answer.status_code == 307
         assert answer.headers["Location"].startswith(f"{running.bucket}/registry/moorage/data/")
-        assert httpx.get(answer.headers["Location"]).content == b"".join(layer)
+        assert httpx.get(answer.headers["Location"], timeout=60).content == b"".join(layer)
         assert client.head(blob).status_code == 200
         running.replicas[0].kill()
         running.replicas[0].wait()

@@ -14,11 +14,19 @@ from typing import Any
 import msgspec
 import pytest
 from moorage.registry.web.head import MAX_FIELDS, MAX_HEAD, MAX_REQUEST_LINE
+from moorage.registry.web.protocol import Connection
 
 from tests.servers import serving
 
 _STATUS = re.compile(rb"HTTP/1\.1 ([0-9]{3}) ")
 _NEXT = b"GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n"
+_GUARD = 60.0  # seconds after which something hangs, on the slowest of machines
+
+
+class _Patient(Connection):
+    """No deadline of its closes a connection that must be closed for what it said."""
+
+    head_deadline = idle_deadline = 10 * _GUARD
 
 
 async def _echo(scope: Any, receive: Any, send: Any) -> None:
@@ -37,7 +45,7 @@ async def _echo(scope: Any, receive: Any, send: Any) -> None:
 
 @pytest.fixture
 async def address() -> AsyncIterator[tuple[str, int]]:
-    async with serving(_echo) as url:
+    async with serving(_echo, connection=_Patient) as url:
         host, port = url.removeprefix("http://").split(":")
         yield host, int(port)
 
@@ -50,7 +58,7 @@ async def _exchange(address: tuple[str, int], *pieces: bytes) -> bytes:
             writer.write(piece)
             await writer.drain()
             await asyncio.sleep(0.01 if len(pieces) > 1 else 0)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(_GUARD):
             return await reader.read()
     finally:
         writer.close()
@@ -190,7 +198,7 @@ async def test_what_clients_really_send_is_answered(address: tuple[str, int], te
     close = request_ if request_.startswith(b"\r\n") else close
     reader, writer = await asyncio.open_connection(*address)
     writer.write(close)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(_GUARD):
         head = await reader.readuntil(b"\r\n\r\n")
         body = await reader.readexactly(len(text))
     writer.close()

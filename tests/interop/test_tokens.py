@@ -81,7 +81,7 @@ def test_an_identity_token(moorage: Program, host: str, folder: Path, place: Pat
     realm = (place / "config.yml").read_text().partition("realm: '")[2].partition("'")[0]
     url = f"{realm}?service=peer&offline_token=true&client_id=test"
     request = urllib.request.Request(url, headers={"Authorization": f"Basic {_BASIC}"})  # noqa: S310  # ours
-    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310  # a loopback server that we started
+    with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310  # a loopback server that we started
         refresh = json.load(answer)["refresh_token"]
     config = moorage.home / ".docker" / "config.json"
     config.parent.mkdir(parents=True)

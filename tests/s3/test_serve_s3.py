@@ -45,7 +45,7 @@ def test_an_upload_moves_between_replicas(server: S3Server) -> None:
     with (
         serving(server, bucket) as one,
         serving(server, bucket) as other,
-        httpx.Client(follow_redirects=True) as client,
+        httpx.Client(follow_redirects=True, timeout=90) as client,
     ):
         place = client.post(f"{one.url}/v2/a/b/blobs/uploads/").headers["Location"]
         cuts = [0, 5, 1000, 13 * _MIB, 13 * _MIB + 1, 26 * _MIB, len(content)]

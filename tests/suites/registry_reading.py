@@ -104,7 +104,7 @@ class ReaderSuite:
             return
         assert place.descriptor == Descriptor(OCTET_STREAM, _BLOB.digest, 1000)
         assert place.url not in repr(place)
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(trust_env=False, timeout=60) as client:
             whole = await client.get(place.url)
             part = await client.get(place.url, headers={"Range": "bytes=10-19"})
         assert (whole.status_code, whole.content) == (200, _BLOB.content)

@@ -8,11 +8,13 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from moorage.puller.errors import BadAnswer, RateLimited, Restarted, Stalled, Unreachable
@@ -502,10 +504,12 @@ async def test_what_was_left_damaged_is_fetched_anew(files: LayoutFiles) -> None
     assert ingest is not None
     ingest.write(0, memoryview(bytes(2 * _MIB)))
     ingest.close()
-    with BlobHost(_CONTENT, lambda asked: Behaviour(rate=40e6)) as host:
+    begun, over = threading.Event(), threading.Event()
+    with BlobHost(_CONTENT, lambda asked: Behaviour(before=lambda: _come(begun))) as host:
         async with fetching(host, files) as fetcher:
-            reading = asyncio.create_task(asyncio.to_thread(lambda: _read_slowly(fetcher.follow(_blob()))))
+            reading = asyncio.create_task(asyncio.to_thread(_read_late, fetcher.follow(_blob()), begun, over))
             done = await fetcher.fetch(_blob())
+            over.set()
             with pytest.raises(Restarted):
                 await reading
             assert await asyncio.to_thread(lambda: _read(fetcher.follow(_blob()))) == _CONTENT
@@ -513,10 +517,17 @@ async def test_what_was_left_damaged_is_fetched_anew(files: LayoutFiles) -> None
     assert [asked.start for asked in host.asked] == [2 * _MIB, None]
 
 
-def _read_slowly(opened: Callable[[], object]) -> None:
-    with opened() as file:  # type: ignore[attr-defined]
-        while file.read(64 * 1024):
-            time.sleep(0.01)
+def _come(event: threading.Event) -> None:
+    assert event.wait(60)
+
+
+def _read_late(opened: Callable[[], BinaryIO], begun: threading.Event, over: threading.Event) -> None:
+    """Begins to read before anything else comes, and goes on when all is over."""
+    with opened() as file:
+        assert file.read(64 * 1024)
+        begun.set()
+        _come(over)
+        file.read(64 * 1024)
 
 
 async def test_what_lies_beyond_the_end_is_cut_off(files: LayoutFiles) -> None:

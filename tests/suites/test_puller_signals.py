@@ -38,13 +38,13 @@ def test_an_interrupted_pull_keeps_what_arrived(
     process = start(store, "pull", reference)
     _wait_until_bytes_arrive(process, store)
     process.send_signal(number)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err.splitlines()[-1]) == (1, "", "moorage: interrupted")
     assert "Traceback" not in err
     assert list((store / "unpacked").glob("*")) == []
     registry.heal()
     again = start(store, "pull", reference, "--json")
-    out, err = again.communicate(timeout=30)
+    out, err = again.communicate(timeout=60)
     assert again.returncode == 0, err
     (layer,) = json.loads(out.splitlines()[-1])["layers"]
     assert layer["source"] == "resumed"
@@ -70,7 +70,7 @@ except KeyboardInterrupt:
     )
     _wait_until_bytes_arrive(process, store)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=30)
+    out, err = process.communicate(timeout=60)
     assert (process.returncode, err) == (0, "")
     assert out.startswith("interrupted ")
     assert list((store / "staging").glob("*/*")) == []
@@ -78,7 +78,7 @@ except KeyboardInterrupt:
 
 
 def _wait_until_bytes_arrive(process: subprocess.Popen[str], store: Path) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while _arrived(store) < _SIZE / 10:
         assert time.monotonic() < deadline, process.poll()
         time.sleep(0.02)

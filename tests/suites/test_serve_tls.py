@@ -8,6 +8,7 @@ import ssl
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -47,7 +48,7 @@ def _context(version: ssl.TLSVersion | None = None) -> ssl.SSLContext:
 def test_https_is_served(server: MoorageProcess) -> None:
     """The address that is printed says https, and a client that knows the authority is content."""
     assert server.url.startswith("https://")
-    with httpx.Client(verify=_context()) as client:
+    with httpx.Client(verify=_context(), timeout=60) as client:
         answer = client.get(f"{server.url}/v2/")
         assert answer.status_code == 200
         content = b"x" * 3_000_000
@@ -61,7 +62,7 @@ def test_https_is_served(server: MoorageProcess) -> None:
 )
 def test_current_versions_are_spoken(server: MoorageProcess, version: ssl.TLSVersion) -> None:
     """TLS 1.2 and 1.3."""
-    with httpx.Client(verify=_context(version)) as client:
+    with httpx.Client(verify=_context(version), timeout=60) as client:
         assert client.get(f"{server.url}/healthz").status_code == 200
 
 
@@ -72,7 +73,7 @@ def test_old_versions_are_not(server: MoorageProcess, version: str) -> None:
         old = ssl.TLSVersion[version]
     host, port = server.url.removeprefix("https://").split(":")
     with (
-        socket.create_connection((host, int(port)), 5) as sock,
+        socket.create_connection((host, int(port)), 60) as sock,
         pytest.raises(ssl.SSLError, match=r"EOF|version"),
     ):
         _context(old).wrap_socket(sock, server_hostname=host).close()
@@ -81,14 +82,14 @@ def test_old_versions_are_not(server: MoorageProcess, version: str) -> None:
 def test_plain_http_on_the_tls_port_is_refused(server: MoorageProcess) -> None:
     """A client that forgot the s gets no answer that it could take for one."""
     host, port = server.url.removeprefix("https://").split(":")
-    with socket.create_connection((host, int(port)), 5) as sock:
+    with socket.create_connection((host, int(port)), 60) as sock, suppress(ConnectionResetError):
         sock.sendall(b"GET /v2/ HTTP/1.1\r\nHost: a\r\n\r\n")
         assert b"200" not in sock.recv(1000)
 
 
 def test_the_server_drains_with_tls_too(server: MoorageProcess) -> None:
     """Last, because it stops the server of this module: kept TLS connections do not hold up the end."""
-    with httpx.Client(verify=_context()) as client:
+    with httpx.Client(verify=_context(), timeout=60) as client:
         client.get(f"{server.url}/v2/")
         began = time.monotonic()
         assert server.stop() == 0

@@ -44,7 +44,7 @@ async def _greeted(listener: socket.socket, count: int = 1) -> list[bytes]:
         writer.close()
         return answer
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         return await asyncio.gather(*(ask() for _ in range(count)))
 
 

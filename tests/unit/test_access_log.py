@@ -44,7 +44,7 @@ class _Logged:
         self.app = observed(_app, self.table.meter(0), self.log)
 
     async def ask(self, method: str, target: str, **options: Any) -> httpx.Response | None:
-        async with serving(self.app) as url, httpx.AsyncClient() as client:
+        async with serving(self.app) as url, httpx.AsyncClient(timeout=60) as client:
             try:
                 return await client.request(method, url + target, **options)
             except httpx.RemoteProtocolError:

@@ -28,7 +28,7 @@ def path(tmp_path: Path) -> str:
 def ends(request: pytest.FixtureRequest) -> Iterator[tuple[socket.socket, socket.socket]]:
     """Two ends of a connection; the first sends."""
     near, far = socket.socketpair()
-    near.settimeout(10)
+    near.settimeout(60)
     if request.param == "tls":
         near, far = _encrypted(near, far)
     with near, far:
@@ -84,7 +84,7 @@ def test_a_file_that_is_too_short(ends: tuple[socket.socket, socket.socket], pat
 def test_an_early_answer_ends_it(path: str) -> None:
     """A refusal before the last byte is read, not run over."""
     near, far = socket.socketpair()
-    near.settimeout(10)
+    near.settimeout(60)
     counted: list[int] = []
     with near, far:
         far.sendall(b"HTTP/1.1 413 Too Large\r\n\r\n")
@@ -97,7 +97,7 @@ def test_a_connection_that_takes_nothing_has_stalled(path: str, monkeypatch: pyt
     """After its patience."""
     monkeypatch.setattr("moorage.puller.file_body._STALL", 0.05)
     near, far = socket.socketpair()
-    near.settimeout(10)
+    near.settimeout(60)
     with near, far, pytest.raises(TimeoutError, match="no more bytes"):
         FileBody(FileSpan(path, 0, len(_CONTENT)), lambda _: None).send_to(near)
 

@@ -47,7 +47,7 @@ def test_users_wait_for_a_remover(tmp_path: Path) -> None:
         user = threading.Thread(target=use)
         user.start()
         assert not entered.wait(0.1)
-    assert entered.wait(10)
+    assert entered.wait(60)
     user.join()
 
 
@@ -64,7 +64,7 @@ def test_an_unbroken_row_of_users_does_not_keep_a_remover_out(tmp_path: Path) ->
     for user in users:
         user.start()
     try:
-        with hold_alone(str(tmp_path), wait=10):
+        with hold_alone(str(tmp_path), wait=60):
             pass
     finally:
         stop.set()

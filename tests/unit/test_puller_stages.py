@@ -46,7 +46,7 @@ def _layer(open_blob: Callable[[], io.RawIOBase]) -> Layer:
 
 
 def _wait(happened: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while not happened():
         assert time.monotonic() < deadline
         time.sleep(0.005)

@@ -55,12 +55,12 @@ async def test_every_request_meets_another_replica(echoes: tuple[RoundRobin, lis
     """On one connection or on several, whatever the method; bodies pass whole, with a length or in chunks."""
     balancer, _ = echoes
     large = bytes(range(256)) * 8192
-    async with httpx.AsyncClient(base_url=balancer.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=balancer.url, trust_env=False, timeout=60) as client:
         assert (await client.get("/")).content == b"one "
         assert (await client.put("/", content=large)).content == b"two " + large
         assert (await client.patch("/", content=_pieces(b"a", b"", large))).content == b"one a" + large
         assert (await client.head("/")).headers["content-length"] == "4"
-    async with httpx.AsyncClient(base_url=balancer.url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=balancer.url, trust_env=False, timeout=60) as client:
         assert (await client.get("/")).content == b"one "
     assert sorted(balancer.sent.values()) == [2, 3]
 

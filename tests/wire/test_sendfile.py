@@ -75,7 +75,7 @@ async def served(tmp_path: Path) -> AsyncIterator[_Served]:
 
 async def test_whole_blob_by_the_kernel(served: _Served) -> None:
     """A big blob arrives as it is, and not a byte of it passed through the app."""
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
         answer = await client.get(_TARGET)
     assert hashlib.sha256(answer.content).hexdigest() == _DIGEST.hex
     assert set(served.types) == {"http.response.start", "http.response.zerocopysend"}
@@ -91,7 +91,7 @@ async def test_whole_blob_by_the_kernel(served: _Served) -> None:
 )
 async def test_ranges_by_the_kernel(served: _Served, start: int, stop: int) -> None:
     """A big range is sent likewise, and is that range."""
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
         answer = await client.get(_TARGET, headers={"range": f"bytes={start}-{stop - 1}"})
     assert answer.status_code == 206
     assert answer.content == _CONTENT[start:stop]
@@ -100,7 +100,7 @@ async def test_ranges_by_the_kernel(served: _Served, start: int, stop: int) -> N
 
 async def test_small_ranges_by_the_app(served: _Served) -> None:
     """What is small is read and sent with the head: that is cheaper."""
-    async with httpx.AsyncClient(base_url=served.url) as client:
+    async with httpx.AsyncClient(base_url=served.url, timeout=60) as client:
         answer = await client.get(_TARGET, headers={"range": "bytes=100-199"})
     assert answer.content == _CONTENT[100:200]
     assert "http.response.zerocopysend" not in served.types
