@@ -223,7 +223,6 @@ class AsyncClient:
             OciError: what the registry refused.
             DeadlineExceeded: it took longer.
         """
-        told = on_event or self._on_event
         told, extent = on_event or self._on_event, _extent(platform, referrers=referrers, foreign=foreign)
         opening = self._opener().pushing(
             os.fspath(source), str(reference), extent, pack=pack, on_event=told, plan=False

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from moorage.puller.connections import Connections
 from moorage.puller.errors import BadReference
 from moorage.puller.events import OnEvent, Warned
-from moorage.puller.places import Spot, open_spot, plan_spot
+from moorage.puller.places import Spot, is_local, open_spot, plan_spot
+from moorage.puller.references import parse_reference
 from moorage.puller.sources import is_directory_to_pack, open_source
 from moorage.puller.store import Store
 from moorage.puller.transfer import CopyResult, Plan, StoredNames, Wish, copy_image, plan_copy
-from moorage.registry.oci import Platform
+from moorage.registry.oci import Digest, Platform, TagOrDigest
 from moorage.registry.oci.values import dataclass
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Opener:
         Raises:
             BadReference, ImageError: see ``open_source`` and ``open_spot``; or the destination has no tag.
         """
+        if not is_local(reference):  # said before anything is packed for it
+            _check_destination(reference, parse_reference(reference).target)
         # The platform of a directory is what it is packed for; it is then the only one.
         sent = replace(extent, platform=None) if is_directory_to_pack(source) else extent
         opening = open_source(source, store=self._open_store, platform=extent.platform, pack=pack, on_event=on_event)
@@ -90,10 +93,7 @@ class Opener:
     async def _destination(self, text: str, *, plan: bool) -> AsyncIterator[Spot]:
         opening = plan_spot if plan else partial(open_spot, create=True)
         async with opening(self._connections, text, store=self._open_store) as there:
-            if not there.tags:
-                raise BadReference(
-                    f"{there.name}: a destination is named by a tag, its digest follows from the content"
-                )
+            _check_destination(there.name, there.target)
             yield there
 
     def _ends(self, here: Spot, there: Spot, extent: Extent) -> Ends:
@@ -117,3 +117,8 @@ class Opener:
         if isinstance(self._store, str):
             self._store = Store(self._store)
         return self._store
+
+
+def _check_destination(name: str, target: TagOrDigest) -> None:
+    if isinstance(target, Digest):
+        raise BadReference(f"{name}: a destination is named by a tag, its digest follows from the content")

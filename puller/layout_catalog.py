@@ -69,7 +69,8 @@ class Catalog:
             for descriptor in self._walk(entry.descriptor for entry, _ in entries):
                 if descriptor.digest == reference:
                     return descriptor
-        raise ManifestUnknown(detail={"name": str(repository), "reference": str(reference)})
+        detail = {"name": str(repository), "reference": str(reference)}
+        raise ManifestUnknown(f"{self._files.root}: no such image", detail=detail)
 
     def load(self, descriptor: Descriptor) -> Manifest:
         """See ``load_manifest``."""

@@ -213,5 +213,7 @@ class Answer:
 
 def unreachable(url: str, failure: SendFailure) -> Unreachable:
     """The error for whoever asked ``url``."""
+    from moorage.puller.advice import advise  # noqa: PLC0415 (only failures need it)
+
     kind = Stalled if failure.is_stall else Unreachable
-    return kind(f"{redact(url)}: {failure}")
+    return kind(f"{redact(url)}: {failure}{advise(url, failure.__cause__, was_sent=failure.was_sent)}")

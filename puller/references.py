@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from moorage.puller.errors import BadReference
 from moorage.registry.oci import (
     DigestInvalid,
@@ -14,6 +16,9 @@ from moorage.registry.oci import (
 
 __all__ = ["parse_reference", "parse_target"]
 
+_HOST_ALONE = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+")
+"""By docker's rule a repository of Docker Hub and its tag; nobody means that."""
+
 
 def parse_reference(text: str) -> Reference:
     """The reference that a person typed.
@@ -22,9 +27,24 @@ def parse_reference(text: str) -> Reference:
         BadReference: it is not well written; the message says which part.
     """
     try:
-        return Reference.parse(text)
+        reference = Reference.parse(text)
     except (NameInvalid, TagInvalid, DigestInvalid) as exc:
-        raise BadReference(f"{text}: {exc.message}") from exc
+        raise BadReference(f"{text}: {exc.message}{_hint(text)}") from exc
+    if _HOST_ALONE.fullmatch(text):
+        raise BadReference(f"{text}: names a registry and no repository: write {text}/REPOSITORY[:TAG]")
+    return reference
+
+
+def _hint(text: str) -> str:
+    """What people write who mean something else than a reference."""
+    scheme, separator, rest = text.partition("://")
+    if separator:
+        return f": write it without {scheme}://" if rest else ""
+    if text.startswith("/"):
+        return ": it begins with '/', as if the name of the registry were empty"
+    if text.startswith(("./", "../")):
+        return f": an OCI layout is written oci:{text}"
+    return ""
 
 
 def parse_target(text: str) -> TagOrDigest:

@@ -70,7 +70,7 @@ class Resolver:
         known = await in_thread(self._find_in_store)
         if known is None:
             if policy == "never":
-                raise ManifestUnknown("not in the store", detail={"reference": str(self.reference)})
+                raise ManifestUnknown(f"{self.reference}: not in the store")
             return await self._ask()
         if policy != "always" or self.reference.digest is not None:
             return known

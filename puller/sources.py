@@ -69,7 +69,7 @@ async def open_source(
     else:
         place = store()
         async with place.leased():
-            yield find_stored(place, source)
+            yield _find_stored(place, source)
 
 
 async def _pack(source: str, scratch: str, platform: Platform, pack: PackOptions | None, on_event: OnEvent) -> Spot:
@@ -89,6 +89,16 @@ def _find_layout(source: str) -> Spot | None:
     path = source.removeprefix("oci:")
     if path != source or is_layout(path.partition(":")[0]):
         return parse_layout(path)
+    if os.path.isfile(source):
+        raise ImageError(f"{source}: is a file; an archive is written docker-archive:{source} or oci-archive:{source}")
     if source.startswith((".", "/")):
         raise ImageError(f"{source}: neither a directory nor an OCI layout")
     return None
+
+
+def _find_stored(store: Store, source: str) -> Spot:
+    """The image of the store; where there is none, perhaps a directory was meant."""
+    try:
+        return find_stored(store, source)
+    except ImageError as exc:
+        raise type(exc)(f"{exc}, and there is no directory {source}") from None

@@ -13,6 +13,7 @@ from dataclasses import replace
 from http import HTTPStatus
 
 from moorage.auth.scope import Scope
+from moorage.puller.answers import type_of
 from moorage.puller.errors import BadAnswer, RateLimited
 from moorage.puller.foreign import ask_elsewhere
 from moorage.puller.login import Login
@@ -40,6 +41,7 @@ _READS = (
     routes.ListTags,
     routes.ListReferrers,
 )
+_SHORT = 200
 _CATALOG = Scope.parse("registry:catalog:*")
 _DELETES = (routes.DeleteBlob, routes.DeleteManifest)
 # Registries disagree on codes, and a HEAD has none; what was asked for tells what is missing.
@@ -188,9 +190,10 @@ async def checked(endpoint: routes.Endpoint, answer: Answer) -> Answer:
 
 
 async def error_of(endpoint: routes.Endpoint, answer: Answer) -> OciError:
-    """The error class that the port promises for this endpoint, with the registry's own words."""
-    code, message, detail = _parse_error(await answer.read_body(ERROR_LIMIT))
-    message = message or f"{redact(answer.url)}: {answer.status} {_phrase(answer.status)}"
+    """The error class that the port promises for this endpoint, with what was asked and the registry's own words."""
+    body = await answer.read_body(ERROR_LIMIT)
+    code, message, detail = _parse_error(body)
+    message = f"{redact(answer.url)}: {message or _describe(answer, body)}"
     absent = _ABSENT.get(type(endpoint))
     if answer.status == 404 and absent is not None:
         return absent(message, detail=detail)
@@ -207,6 +210,13 @@ def _parse_error(body: bytes) -> tuple[str | None, str | None, object]:
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return None, None, None
     return (code if isinstance(code, str) else None), (message if isinstance(message, str) else None), detail
+
+
+def _describe(answer: Answer, body: bytes) -> str:
+    """Status and phrase; and the words of servers that answer with one line, as Go's do to HTTP on a port of HTTPS."""
+    words = body.decode(errors="replace").strip() if type_of(answer) is None else ""
+    is_line = 0 < len(words) <= _SHORT and "\n" not in words and words[0] not in "{[<"
+    return f"{answer.status} {_phrase(answer.status)}{f': {words}' if is_line else ''}"
 
 
 def _phrase(status: int) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
@@ -10,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from moorage.puller.commands.arguments import facts
-from moorage.puller.errors import BadReference
+from moorage.puller.errors import BadReference, ImageError
 from moorage.puller.references import parse_reference
 from moorage.puller.show.console import say, to_json
 from moorage.puller.show.stock import history_lines, image_lines
@@ -36,7 +37,7 @@ def images(store: str | None, as_json: bool) -> Iterator[str]:
 
 def history(reference: str, store: str | None, as_json: bool) -> Iterator[str]:
     """Shows the layers of an image and what made them."""
-    found = _open(store).history(parse_reference(reference))
+    found = _find(store).history(parse_reference(reference))
     if as_json:
         steps = [_step(step) for step in found.steps]
         yield to_json({"reference": found.name, **facts(found.descriptor), "platform": found.platform, "steps": steps})
@@ -48,13 +49,13 @@ def history(reference: str, store: str | None, as_json: bool) -> Iterator[str]:
 def tag(source: str, reference: str, store: str | None, as_json: bool) -> Iterator[str]:
     """Gives an image one more name."""
     target = parse_reference(reference)
-    named = _open(store).tag(parse_reference(source), target)
+    named = _find(store).tag(parse_reference(source), target)
     yield to_json({"reference": str(target), **facts(named)}) if as_json else printable(f"{target}@{named.digest}")
 
 
 def rm(targets: Sequence[str], store: str | None, as_json: bool) -> Iterator[str]:
     """Removes images."""
-    removed = _open(store).remove([_target(text) for text in targets])
+    removed = _find(store).remove([_target(text) for text in targets])
     yield from _removed(removed, as_json)
     if removed.is_deferred:
         say("the store is in use: what these images leave behind goes with the next prune")
@@ -69,7 +70,7 @@ def prune(older_than: str | None, max_size: str | None, store: str | None, as_js
 
 def verify(mend: bool, store: str | None, as_json: bool) -> Iterator[str]:
     """Checks every byte; ends the process with status 1 where something is wrong and stays so."""
-    place = _open(store)
+    place = _find(store)
     found = place.verify()
     for defect in found.defects:
         about = {"defect": defect.kind.value, "digest": str(defect.digest), "reference": defect.name}
@@ -109,6 +110,20 @@ def parse_size(text: str) -> int:
 
 def _open(store: str | None) -> Store:
     return Store(store or default_store())
+
+
+def _find(store: str | None) -> Store:
+    """The store, which is there: nothing can be said of an empty one made for a misspelt name.
+
+    Raises:
+        ImageError: it is not there.
+    """
+    root = store or default_store()
+    try:
+        os.stat(os.path.join(root, "oci-layout"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ImageError(f"{root}: there is no store; --store or $MOORAGE_STORE says where it is") from None
+    return Store(root)
 
 
 def _target(text: str) -> Target:

@@ -6,6 +6,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 import trustme
@@ -60,6 +61,42 @@ async def test_an_unknown_authority_is_refused(host: BlobHost) -> None:
     async with Transport(retry=_FAST) as transport:
         with pytest.raises(Unreachable, match="certificate"):
             await _read(transport, f"https://{host.host}/")
+    assert host.asked == []
+
+
+async def test_what_to_write_about_an_unknown_authority_is_said(host: BlobHost) -> None:
+    """The setting and the name of its table; the host is not named otherwise."""
+    async with Transport(retry=_FAST) as transport:
+        with pytest.raises(Unreachable, match=rf'write ca = "FILE" under \["{host.host}"\]'):
+            await _read(transport, f"https://{host.host}/")
+
+
+async def test_an_expired_certificate_makes_one_look_at_the_clock(authority: trustme.CA) -> None:
+    """It is as often the clock as the certificate."""
+    context, route = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), _trusting(authority)
+    authority.issue_cert("127.0.0.1", not_after=datetime(2020, 1, 1, tzinfo=UTC)).configure_cert(context)
+    with BlobHost(_CONTENT, tls=context) as host:
+        async with Transport(retry=_FAST, route=lambda origin: route) as transport:
+            with pytest.raises(Unreachable, match="the clock of this machine says 20"):
+                await _read(transport, f"https://{host.host}/")
+
+
+async def test_the_wrong_scheme_is_guessed_and_not_tried(host: BlobHost) -> None:
+    """In both directions, the setting is named; nothing is sent without TLS because TLS failed (rule N3)."""
+
+    async def answer_plainly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        assert (await reader.readexactly(1)) == b"\x16"  # a TLS handshake, and nothing else ever
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.write_eof()
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(answer_plainly, "127.0.0.1") as server, Transport(retry=_FAST) as transport:
+        plain = "127.0.0.1:{1}".format(*server.sockets[0].getsockname())
+        with pytest.raises(Unreachable, match=rf'write plain_http = true under \["{plain}"\]'):
+            await _read(transport, f"https://{plain}/")
+        with pytest.raises(Unreachable, match=rf'write plain_http = false under \["{host.host}"\]'):
+            await _read(transport, f"http://{host.host}/")
     assert host.asked == []
 
 

@@ -183,12 +183,19 @@ def test_unpack_takes_an_image_of_the_store(moorage: Moorage, host: str, files: 
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        pytest.param(("pull", "{host}/no/such:thing"), "manifest unknown", id="no image"),
-        pytest.param(("tags", "{host}/no/such"), "not known", id="no repository"),
+        pytest.param(("pull", "{host}/no/such:thing"), "/no/such/manifests/thing: manifest unknown", id="no image"),
+        pytest.param(
+            ("tags", "{host}/no/such"), "/v2/no/such/tags/list?…: repository name not known", id="no repository"
+        ),
         pytest.param(("delete", "{host}/no/such:thing"), "unknown", id="nothing to delete"),
         pytest.param(("pull", "127.0.0.1:1/a"), "127.0.0.1:1", id="no registry"),
         pytest.param(("push", "./no/such/dir", "{host}/x:1"), "neither", id="no directory"),
         pytest.param(("push", "{host}/never/pulled:1", "{host}/x:1"), "not in the store", id="not in the store"),
+        pytest.param(("push", "nodir", "{host}/x:1"), "there is no directory nodir", id="no directory by that name"),
+        pytest.param(("push", __file__, "{host}/x:1"), "is a file; an archive is written", id="a file"),
+        pytest.param(("unpack", "never/pulled:1", "x"), "never/pulled:1: not in the store", id="nothing to unpack"),
+        pytest.param(("verify", "--store", "/no/such"), "/no/such: there is no store", id="nothing to verify"),
+        pytest.param(("rm", "a", "--store", "/"), "there is no store", id="no store there"),
         pytest.param(("copy", "oci:./nowhere:x", "{host}/x:1"), "not an image layout", id="no layout"),
         pytest.param(("images", "--store", "/dev/null/x"), "/dev/null", id="no store"),
     ],
@@ -224,9 +231,28 @@ def test_wrong_usage_is_status_2(moorage: Moorage, words: tuple[str, ...]) -> No
     assert "Usage:" in done.stderr
 
 
-def test_pushing_to_a_digest_is_wrong_usage(moorage: Moorage, host: str, files: Path) -> None:
-    """The digest follows from the content."""
-    assert "tag" in moorage("push", files, f"{host}/x@sha256:{'0' * 64}", status=2).stderr
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        pytest.param("https://a.test/b", "write it without https://", id="a URL"),
+        pytest.param("docker://a.test/b", "write it without docker://", id="skopeo's way"),
+        pytest.param("/a:v1", "as if the name of the registry were empty", id="an empty variable"),
+        pytest.param("./a", "an OCI layout is written oci:./a", id="a path"),
+        pytest.param("127.0.0.1:5000", "names a registry and no repository", id="an address alone"),
+        pytest.param("localhost:5000", "names a registry and no repository", id="a host alone"),
+    ],
+)
+def test_what_was_meant_is_guessed(moorage: Moorage, text: str, said: str) -> None:
+    """From what people write instead of a reference; nothing is asked of Docker Hub by mistake."""
+    assert said in moorage("pull", text, status=2).stderr
+
+
+@pytest.mark.parametrize("name", [f"x@sha256:{'0' * 64}", "X:1"], ids=["a digest", "a bad name"])
+def test_a_wrong_destination_is_told_before_anything_is_packed(
+    moorage: Moorage, host: str, files: Path, name: str
+) -> None:
+    """The digest follows from the content, and packing may take minutes."""
+    assert "packed" not in moorage("push", files, f"{host}/{name}", status=2).stderr
 
 
 async def test_nothing_from_outside_reaches_the_terminal_raw(moorage: Moorage) -> None:
