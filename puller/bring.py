@@ -12,10 +12,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
+from moorage.puller.errors import StoreFull
 from moorage.puller.events import Event, OnEvent, Resumed, Times
 from moorage.puller.fetch.engine import BlobSource, Fetched, Fetcher
 from moorage.puller.fetch.host import Host
+from moorage.puller.fetch.ingest import missing_bytes
 from moorage.puller.image import blobs_of
+from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.messages import RetryPolicy
 from moorage.puller.store import Store
 from moorage.puller.workers import Workers, first_of
@@ -99,6 +102,7 @@ class Bringing:
             OciError: a blob could not be fetched.
             UnsafeLayer, BrokenLayer, ImageError: the image is refused.
             TargetExists: something appeared at the target meanwhile.
+            StoreFull: what is to be fetched cannot fit the disk.
             OSError: the disk refused.
         """
         blobs = self._in_order(manifest)
@@ -119,9 +123,11 @@ class Bringing:
         return self._done
 
     def _note(self, blobs: Sequence[Descriptor]) -> None:
-        """Notes at once what is going to be published: each note waits for the disk."""
+        """Notes at once what is going to be published, if there is room: each note waits for the disk."""
         files = self._store.files
-        files.unsynced.note(blobs=[blob.digest for blob in blobs if not os.path.exists(files.blob_path(blob.digest))])
+        absent = [blob for blob in blobs if not os.path.exists(files.blob_path(blob.digest))]
+        _check_room(files, absent)
+        files.unsynced.note(blobs=[blob.digest for blob in absent])
 
     def _fetcher(self) -> Fetcher:
         return Fetcher(
@@ -149,3 +155,17 @@ class Bringing:
         if isinstance(event, Resumed):
             self._resumed.add(event.descriptor.digest)
         self._on_event(event)
+
+
+def _check_room(files: LayoutFiles, absent: Sequence[Descriptor]) -> None:
+    """Refuses only what surely cannot fit: how big layers are unpacked is not known yet, and is not counted.
+
+    Raises:
+        StoreFull: it cannot.
+    """
+    disk = os.statvfs(files.root)
+    free = disk.f_frsize * (disk.f_bfree if os.geteuid() == 0 else disk.f_bavail)
+    if disk.f_blocks and sum(blob.size for blob in absent) > free:  # some file systems cannot say how big they are
+        needed = sum(missing_bytes(files, blob) for blob in absent)
+        if needed > free:
+            raise StoreFull(files.root, needed=needed, free=free)

@@ -153,6 +153,7 @@ class AsyncClient:
             RateLimited, Unreachable, Stalled: the registry would not, or the network, after all retries.
             DigestMismatch, BadAnswer: the registry sent something wrong.
             NoMatchingPlatform, BrokenLayer, UnsafeLayer, TargetExists: the image cannot be had as asked.
+            StoreFull: what is to be fetched cannot fit the store's disk.
             DeadlineExceeded: it took longer; what has arrived is kept for the next pull.
             OSError: the disk refuses.
         """

@@ -23,6 +23,7 @@ __all__ = [
     "RateLimited",
     "Restarted",
     "Stalled",
+    "StoreFull",
     "StoreInUse",
     "TargetExists",
     "Unreachable",
@@ -92,6 +93,22 @@ class NoMatchingPlatform(ImageError):
 
 class PackError(ImageError):
     """The directory cannot be represented as a layer, or changed while it was read."""
+
+
+class StoreFull(ImageError):
+    """What is to be fetched cannot fit the disk of the store; nothing was fetched.
+
+    Attributes:
+        needed: bytes that are still to be fetched.
+        free: bytes that the disk has for us.
+    """
+
+    def __init__(self, store: str, *, needed: int, free: int) -> None:
+        super().__init__(
+            f"{store}: {needed:,} bytes are to be fetched, and its disk has {free:,} free; "
+            "`moorage prune` removes what no image needs"
+        )
+        self.needed, self.free = needed, free
 
 
 class StoreInUse(ImageError):

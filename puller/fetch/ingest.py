@@ -25,8 +25,9 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.pieces import PIECE
 from moorage.registry.oci import Descriptor
 
-__all__ = ["Ingest", "held_bytes", "sweep_ingests"]
+__all__ = ["Ingest", "held_bytes", "missing_bytes", "sweep_ingests"]
 
+_BLOCK = 512  # what st_blocks counts, whatever the file system's own block is
 _LINE = re.compile(rb"(\d{1,19}) (\d{1,19})\n")
 
 
@@ -78,9 +79,13 @@ class Ingest:
     def write(self, offset: int, data: memoryview) -> None:
         """Puts bytes where they belong, then into the map."""
         start = offset
-        while data:
-            written = os.pwrite(self._file, data[:PIECE], offset)
-            offset, data = offset + written, data[written:]
+        try:
+            while data:
+                written = os.pwrite(self._file, data[:PIECE], offset)
+                offset, data = offset + written, data[written:]
+        except OSError as exc:
+            exc.filename = self._part  # a full disk should be named
+            raise
         with self._changed:
             before = self._extents.prefix
             self._extents.add(start, offset)
@@ -208,12 +213,25 @@ class FollowingReader(io.RawIOBase):
 
 def held_bytes(files: LayoutFiles, descriptor: Descriptor) -> int:
     """How many bytes of a blob earlier fetches left; nothing is claimed."""
-    path = os.path.join(files.root, "ingests", f"{descriptor.digest.algorithm}-{descriptor.digest.hex}")
+    path = _path_without_suffix(files, descriptor)
     try:
         size = os.stat(f"{path}.part").st_size
     except FileNotFoundError:
         return 0
     return _read_map(f"{path}.map", min(size, descriptor.size)).size
+
+
+def missing_bytes(files: LayoutFiles, descriptor: Descriptor) -> int:
+    """How many bytes of disk the blob still needs: none once it is there, less than its size while it is fetched."""
+    try:
+        allocated = os.stat(f"{_path_without_suffix(files, descriptor)}.part").st_blocks * _BLOCK
+    except FileNotFoundError:
+        allocated = descriptor.size if os.path.exists(files.blob_path(descriptor.digest)) else 0
+    return max(descriptor.size - allocated, 0)
+
+
+def _path_without_suffix(files: LayoutFiles, descriptor: Descriptor) -> str:
+    return os.path.join(files.root, "ingests", f"{descriptor.digest.algorithm}-{descriptor.digest.hex}")
 
 
 def sweep_ingests(files: LayoutFiles) -> None:
