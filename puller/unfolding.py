@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from typing import TypeVar
@@ -106,7 +107,8 @@ class Unfolding:
             work = partial(
                 make_tree, self._store, layer, limits=self._limits, before_appear=gate, check=self._workers.check
             )
-            done = await self._try_twice(work, [layer], fetches)
+            with _named(self._store.root):
+                done = await self._try_twice(work, [layer], fetches)
         if done is not None:
             self._take(layer, done)
             self.remarks += done.skipped
@@ -128,7 +130,8 @@ class Unfolding:
             on_layer=on_layer,
             before_appear=gate,
         )
-        self.remarks = (await self._try_twice(work, layers, fetches)).skipped
+        with _named(target):
+            self.remarks = (await self._try_twice(work, layers, fetches)).skipped
 
     async def _try_twice(self, work: Callable[[], _Result], layers: Sequence[Layer], fetches: Fetches) -> _Result:
         """Does the work. Where it read bytes that the fetch may find wrong and replace, because an earlier run had left
@@ -154,3 +157,14 @@ class Unfolding:
             raise UnsafeLayer(
                 f"an image of more than {self._limits.image_entries} entries or {self._limits.image_size} bytes"
             )
+
+
+@contextmanager
+def _named(place: str) -> Iterator[None]:
+    """Failures of descriptors say where: of two places, one is on the disk that is full."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.filename is None:
+            exc.filename = place
+        raise

@@ -72,6 +72,20 @@ def test_closed_streams_change_nothing(registry: LoopbackRegistry, environment: 
     assert (tmp_path / "out" / "motd").read_text() == "hello"
 
 
+@pytest.mark.parametrize("target", ["", "out"], ids=["in the store", "a tree"])
+def test_a_failing_disk_is_named(environment: dict[str, str], tmp_path: Path, target: str) -> None:
+    """Here, files may not grow beyond 200 kB: the layer, compressed, is smaller."""
+    limits = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+    program = [sys.executable, "-c", limits + _MAIN[2]]
+    with LoopbackRegistry() as registry:
+        registry.add_image(_NAME, {"big": b"x" * 1_000_000})
+        words = ["pull", f"{registry.host}/{_NAME}", *(["--unpack", str(tmp_path / target)] if target else [])]
+        done = subprocess.run([*program, *words], env=environment, capture_output=True, text=True, timeout=60)
+    place = tmp_path / (target or "store")
+    assert done.returncode == 1
+    assert done.stderr.splitlines()[-1] == f"moorage: [Errno 27] File too large: '{place}'"
+
+
 def test_what_the_encoding_lacks_is_escaped(registry: LoopbackRegistry, environment: dict[str, str]) -> None:
     """The bars of ``history`` in a locale without them."""
     _run(["pull", f"{registry.host}/{_NAME}"], environment)
