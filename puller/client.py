@@ -140,7 +140,7 @@ class AsyncClient:
         """Makes the image complete in the store, and unpacks it; what is there already is not fetched.
 
         Args:
-            platform: which image of an index; None: this machine's.
+            platform: which image of an index, or what an image alone must be for; None: this machine's, or any.
             unpack: a directory that must not exist, or be empty: the files of the image, as one tree.
             trees: without ``unpack``, each layer gets its own tree in the store, shared by all images.
             owners: whose the files of ``unpack`` become; None: as the image says for root, the caller's for others.

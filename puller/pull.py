@@ -81,7 +81,7 @@ async def pull_image(
 
     Args:
         source: the registry of the reference; with the policy ``never`` it is not asked anything.
-        platform: which image of an index; None: this machine's.
+        platform: which image of an index, or what an image alone must be for; None: this machine's, or any.
         policy: whether the registry is asked what the reference names: ``always``, if it is ``missing``, ``never``.
         target: a directory that must not exist, or be empty: one merged tree of all layers, sharing nothing with the
             store. None: each layer gets its own tree in the store, once for all images, unless ``trees`` is off or it
@@ -92,7 +92,7 @@ async def pull_image(
 
     Raises:
         ManifestUnknown: neither the registry nor the store has it.
-        NoMatchingPlatform: its index has none for the platform.
+        NoMatchingPlatform: its index has none for the platform, or there is one only, for another.
         OciError: what the registry refused, or sent wrong.
         UnsafeLayer, BrokenLayer, ImageError: the image is refused.
         TargetExists: there is something at the target.
@@ -103,7 +103,7 @@ async def pull_image(
         source, reference, store, platform or host_platform(), policy, place, owners, limits, host, retry, on_event
     )
     async with store.leased():
-        return await work.run(trees=trees)
+        return await work.run(trees=trees, any_platform=platform is None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +120,13 @@ class _Pull:
     retry: RetryPolicy | None
     on_event: OnEvent
 
-    async def run(self, *, trees: bool) -> PullResult:
+    async def run(self, *, trees: bool, any_platform: bool) -> PullResult:
         began = time.monotonic()
         resolver = Resolver(self.source, self.reference, self.store, self.platform)
         wanted = await resolver.find(self.policy)
         manifest, blobs = wanted.manifest, blobs_of(wanted.manifest)
+        if not any_platform and wanted.named == manifest.digest:  # no index said what it is for
+            await self._check_platform(manifest)
         size = sum(blob.size for blob in blobs)
         self.on_event(Resolved(str(self.reference), manifest.descriptor, len(blobs), size, blobs))
         has_trees = trees and self.target is None and is_container(manifest)
@@ -138,6 +140,14 @@ class _Pull:
         self.on_event(ManifestDone(manifest.descriptor))
         layers = await in_thread(partial(self._describe_layers, manifest, brought, has_trees=has_trees))
         return await self._finish(manifest, layers, brought, began)
+
+    async def _check_platform(self, manifest: Manifest) -> None:
+        document = manifest.document
+        if is_container(manifest) and isinstance(document, ImageManifest):
+            from moorage.puller.suited import check_platform  # noqa: PLC0415 (few name a platform)
+
+            source: Reader = self.store.view(self.reference.registry) if self.policy == "never" else self.source
+            await check_platform(source, self.reference.repository, self.store.files, document, self.platform)
 
     def _is_complete(self, manifest: Manifest, *, has_trees: bool) -> bool:
         """Whether there is nothing to fetch and nothing to unpack."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from moorage.puller.errors import BrokenLayer, TargetExists, UnsafeLayer
+from moorage.puller.errors import BrokenLayer, NoMatchingPlatform, TargetExists, UnsafeLayer
 from moorage.puller.events import BlobDone, Event, LayerUnpacked, Resumed
 from moorage.puller.pull import pull_image
 from moorage.puller.remote import RemoteRegistry
@@ -24,6 +24,7 @@ from moorage.registry.oci import (
     DigestInvalid,
     Manifest,
     ManifestUnknown,
+    Platform,
     Reference,
     Tag,
 )
@@ -121,6 +122,23 @@ async def test_an_image_that_is_there_costs_one_head(registry: LoopbackRegistry,
     assert _requests(registry) == ["HEAD manifests"]
     assert [layer.source for layer in again.layers] == ["cached"]
     assert (again.paths, os.stat(again.paths[0]).st_ctime_ns) == (first.paths, made)
+
+
+@pytest.mark.parametrize("is_known", [False, True], ids=["fetched now", "in the store"])
+async def test_an_image_alone_for_another_platform_is_refused(
+    registry: LoopbackRegistry, store: Store, tmp_path: Path, is_known: bool
+) -> None:
+    """Where a platform is named; nothing is fetched but the config, and nothing unpacked."""
+    registry.add_image("team/app:v1", _BASE)
+    if is_known:
+        await _pull(registry, store, trees=False)
+    registry.forget_requests()
+    with pytest.raises(NoMatchingPlatform, match=r"no image for linux/arm64 .*only, for linux/amd64"):
+        await _pull(registry, store, platform=Platform("linux", "arm64"), target=str(tmp_path / "out"))
+    assert _requests(registry) == (["HEAD manifests"] if is_known else ["GET manifests", "GET blobs"])
+    assert not (tmp_path / "out").exists()
+    result = await _pull(registry, store, platform=Platform("linux", "amd64", "v3"))
+    assert str(result.platform) == "linux/amd64"
 
 
 async def test_a_tag_of_an_index_costs_one_head_too(registry: LoopbackRegistry, store: Store) -> None:
