@@ -176,7 +176,8 @@ def test_a_helper_that_misbehaves_is_an_error(
     install: _Install, monkeypatch: pytest.MonkeyPatch, script: str, reason: str
 ) -> None:
     """One line with its name; in bounded time and memory; what it said is not shown."""
-    monkeypatch.setattr(helpers_module, "_TIMEOUT", 0.5)
+    if reason == "took more than":  # the others are quick, but on a busy machine not that quick
+        monkeypatch.setattr(helpers_module, "_TIMEOUT", 0.5)
     install("own", script)
     started = time.monotonic()
     with pytest.raises(CredentialsUnusable, match=reason) as caught:
