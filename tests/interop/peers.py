@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -18,6 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from tests.interop.programs import daemon, find
+from tests.s3.servers import free_port
 
 __all__ = ["PEERS", "peer", "peer_trusting", "peer_with_tokens", "signer", "token_server"]
 
@@ -62,7 +62,7 @@ def token_server(place: Path, *, accounts: Mapping[str, str]) -> Iterator[tuple[
     Its tokens are those of the issuer ``tokens``; everybody may do everything below ``NAME/``, and nothing else.
     """
     place.mkdir(parents=True)
-    address = _free_address()
+    address = f"127.0.0.1:{free_port()}"
     key, certificate = signer(place)
     server: list[str | Path] = [find("token-server"), "-addr", address, "-issuer", "tokens", "-realm", "tokens"]
     server += ["-key", key, "-passwd", _htpasswd(place, accounts)]
@@ -86,19 +86,13 @@ def peer_trusting(name: str, place: Path, *, realm: str, service: str, issuer: s
 @contextmanager
 def _registry(name: str, place: Path, auth: str) -> Iterator[str]:
     program, verb = PEERS[name]
-    address, config = _free_address(), place / "config.yml"
+    address, config = f"127.0.0.1:{free_port()}", place / "config.yml"
     config.write_text(
         f"version: 0.1\nlog: {{level: error}}\nhttp: {{addr: '{address}'}}\n{auth}"
         f"storage: {{filesystem: {{rootdirectory: {place / 'data'}}}, delete: {{enabled: true}}}}\n"
     )
     with daemon([find(program), verb, config], place / "log", lambda: _answers(f"http://{address}/v2/")):
         yield f"http://{address}"
-
-
-def _free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
 def _htpasswd(place: Path, accounts: Mapping[str, str]) -> Path:

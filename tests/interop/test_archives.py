@@ -15,6 +15,7 @@ import pytest
 from tests.interop.images import HOST, Document, Layout, sha256, tar_of
 from tests.interop.programs import Program, find
 from tests.interop.stored import Stored
+from tests.interop.trees import podman_image
 
 TAGS = ("app", "zstd")
 PLAIN = "--dest-tls-verify=false"
@@ -99,7 +100,7 @@ def test_podman_loads_ours(
 @pytest.mark.parametrize("form", ["docker-archive", "oci-archive"])
 def test_podman_saves_and_we_read(podman: Program, moorage: Program, unseen: Path, form: str, tmp_path: Path) -> None:
     """Both kinds, by name and without."""
-    image = podman.stdout("pull", "--quiet", f"oci:{unseen.name}:app", cwd=unseen.parent).decode().strip()
+    image = podman_image(podman, unseen, "app")
     podman("tag", image, "localhost/saved:v1")
     podman("save", "--format", form, "--output", tmp_path / "saved.tar", "localhost/saved:v1")
     name = ":localhost/saved:v1" if form == "docker-archive" else ""

@@ -13,6 +13,7 @@ import pytest
 from tests.interop.images import HOST, OTHER, TAGS, Layout, tar_of
 from tests.interop.programs import Program, find
 from tests.interop.stored import Stored
+from tests.interop.trees import podman_image
 
 PLAIN = "--tls-verify=false"
 
@@ -28,7 +29,7 @@ def identity(program: Program, image: str) -> tuple[str, list[str]]:
 def test_podman_there_and_back(podman: Program, registry: Stored, layout: Path) -> None:
     """podman pulls the image that it pushed."""
     ref = registry.ref("podman/app", "1")
-    image = podman.stdout("pull", "--quiet", f"oci:{layout}:app").decode().strip()
+    image = podman_image(podman, layout, "app")
     sent = identity(podman, image)
     podman("push", PLAIN, image, ref)
     podman("image", "rm", "--force", image)
@@ -40,7 +41,7 @@ def test_podman_there_and_back(podman: Program, registry: Stored, layout: Path) 
 
 def test_podman_push_again_and_elsewhere(podman: Program, registry: Stored, unseen: Path) -> None:
     """A second push sends nothing; a push to another repository mounts."""
-    image = podman.stdout("pull", "--quiet", f"oci:{unseen}:app").decode().strip()
+    image = podman_image(podman, unseen, "app")
     podman("push", PLAIN, image, registry.ref("podman/again", "1"))
     before = registry.uploads()
     podman("push", PLAIN, image, registry.ref("podman/again", "2"))
@@ -52,7 +53,7 @@ def test_podman_push_again_and_elsewhere(podman: Program, registry: Stored, unse
 
 def test_podman_pushes_zstd(podman: Program, registry: Stored, unseen: Path) -> None:
     """Layers pushed as zstd pass through and pull back to the same image."""
-    image = podman.stdout("pull", "--quiet", f"oci:{unseen}:app").decode().strip()
+    image = podman_image(podman, unseen, "app")
     ref = registry.ref("podman/zstd")
     podman("push", PLAIN, "--compression-format", "zstd", image, ref)
     assert {m["mediaType"].rpartition("+")[2] for m in registry.document("podman/zstd", "latest")["layers"]} == {"zstd"}
@@ -87,7 +88,7 @@ def test_podman_pulls_parts_of_layers(partial: Program, registry: Stored, tmp_pa
         layout.name(tag, layout.image(tar_of(files)))
     layout.finish()
     for tag in ("old", "new"):
-        image = partial.stdout("pull", "--quiet", f"oci:{tmp_path}/layout:{tag}").decode().strip()
+        image = podman_image(partial, tmp_path / "layout", tag)
         partial("push", PLAIN, "--compression-format", "zstd:chunked", image, registry.ref("podman/parts", tag))
     partial("rmi", "--all", "--force")
     for tag in ("old", "new"):
@@ -111,7 +112,8 @@ def test_podman_manifest_list(podman: Program, registry: Stored, layout: Path) -
     ref = registry.ref("podman/list")
     podman("manifest", "create", "both")
     for tag, architecture in (("app", HOST), ("tool", OTHER)):
-        podman("manifest", "add", "--os", "linux", "--arch", architecture, "both", f"oci:{layout}:{tag}")
+        here = ("both", f"oci:{layout.name}:{tag}")
+        podman("manifest", "add", "--os", "linux", "--arch", architecture, *here, cwd=layout.parent)
     podman("manifest", "push", PLAIN, "--all", "both", f"docker://{ref}")
     document = registry.document("podman/list", "latest")
     assert {m["platform"]["architecture"] for m in document["manifests"]} == {HOST, OTHER}
@@ -161,7 +163,8 @@ def test_buildah_manifest_list(buildah: Program, registry: Stored, layout: Path)
     ref = registry.ref("buildah/list")
     buildah("manifest", "create", "both")
     for tag, architecture in (("app", HOST), ("tool", OTHER)):
-        buildah("manifest", "add", "--os", "linux", "--arch", architecture, "both", f"oci:{layout}:{tag}")
+        here = ("both", f"oci:{layout.name}:{tag}")
+        buildah("manifest", "add", "--os", "linux", "--arch", architecture, *here, cwd=layout.parent)
     uploads = []
     for _ in range(2):
         buildah("manifest", "push", PLAIN, "--all", "both", f"docker://{ref}")

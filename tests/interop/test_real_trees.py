@@ -11,6 +11,7 @@ import random
 import shutil
 import subprocess
 import sysconfig
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -61,8 +62,12 @@ def _tar(root: Path) -> bytes:
 
 
 def _build_stack(place: Path) -> None:
-    options = ("--root", f"{place}/store", "--runroot", f"/tmp/m-{os.getpid()}", "--storage-driver", "vfs")  # noqa: S108
-    buildah = Program((find("buildah"), *options), place / "home")
+    with tempfile.TemporaryDirectory(prefix="m-", ignore_cleanup_errors=True) as run:  # a short name, as ever
+        options = ("--root", f"{place}/store", "--runroot", run, "--storage-driver", "vfs")
+        _commit_and_push(Program((find("buildah"), *options), place / "home"), place / "layout")
+
+
+def _commit_and_push(buildah: Program, layout: Path) -> None:
     container, chance = buildah.stdout("from", "scratch").decode().strip(), random.Random(14)
     root = Path(buildah.stdout("mount", container).decode().strip())
     for _ in range(_LAYERS):
@@ -72,9 +77,8 @@ def _build_stack(place: Path) -> None:
         buildah("rm", container)
         container = buildah.stdout("from", "--pull-never", image).decode().strip()
         root = Path(buildah.stdout("mount", container).decode().strip())
-    buildah("push", image, f"oci:{place}/layout:stack")
+    buildah("push", image, f"oci:{layout}:stack")
     buildah("rm", container)
-    shutil.rmtree(options[3], ignore_errors=True)
 
 
 def _change(root: Path, chance: random.Random) -> None:

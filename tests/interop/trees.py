@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.interop.programs import Program
 
-__all__ = ["Node", "Tree", "differences", "docker_tree", "podman_tree", "read_tree", "umoci_tree"]
+__all__ = ["Node", "Tree", "differences", "docker_tree", "podman_image", "podman_tree", "read_tree", "umoci_tree"]
 
 Tree = Mapping[str, "Node"]
 
@@ -89,12 +89,17 @@ def umoci_tree(umoci: Program, layout: Path, tag: str, place: Path, *options: st
     return place / "rootfs"
 
 
-def podman_tree(podman: Program, layout: Path, tag: str, *mount: str) -> Path:
-    """Where podman mounts the image of a layout.
+def podman_image(podman: Program, layout: Path, tag: str) -> str:
+    """Brings the image of a layout into podman's store; returns its id.
 
-    It takes the layout's path for a name, which a random ``_`` at an end would spoil: so it hears the last part only.
+    podman takes the layout's path for a name, which a random ``_`` at an end would spoil: it hears the last part only.
     """
-    image = podman.stdout("pull", "--quiet", f"oci:{layout.name}:{tag}", cwd=layout.parent).decode().split()[-1]
+    return podman.stdout("pull", "--quiet", f"oci:{layout.name}:{tag}", cwd=layout.parent).decode().split()[-1]
+
+
+def podman_tree(podman: Program, layout: Path, tag: str, *mount: str) -> Path:
+    """Where podman mounts the image of a layout."""
+    image = podman_image(podman, layout, tag)
     return Path(podman.stdout(*mount, "image", "mount", image).decode().split()[-1])
 
 

@@ -132,8 +132,9 @@ def _clean_after_the_dead() -> None:
     listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=True).stdout
     for line in listed.splitlines():
         name = line.split()[0]
-        if (found := _OURS.fullmatch(name)) and not Path(f"/proc/{found[1]}").exists():
-            _remove(name)
+        found = _OURS.fullmatch(name)
+        if found and (int(found[1]) == os.getpid() or not Path(f"/proc/{found[1]}").exists()):
+            _remove(name)  # numbers of processes come back: one that was ours cannot be ours yet
 
 
 def _ip(*arguments: str) -> None:
