@@ -25,8 +25,8 @@ from tests.layers import archive, directory, file, fix_sum, hard_link, layer_of,
 _NANO = 10**9
 
 
-def _alone(target: Path, *members, owners: OwnerMode | None = None):  # type: ignore[no-untyped-def]
-    """Unpacks one layer by itself, as into the store; its notes."""
+def _alone(target: Path, *members, owners: OwnerMode = OwnerMode.KEEP):  # type: ignore[no-untyped-def]
+    """Unpacks one layer by itself, as into the store; its notes. What is ours stays ours, for root and for others."""
     unpack_layers([layer_of(archive(*members))], str(target), keep_markers=True, owners=owners)
     return read_notes(str(target))
 
