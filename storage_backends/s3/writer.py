@@ -1,13 +1,15 @@
 """One append on its way into S3.
 
 Law: nothing of it counts until the record was swapped at its end, so of several writers at one offset one wins, whole.
-Law of memory: at most two parts of it are held, one that fills and one that is on its way, and all appends of a process
-share one budget: who finds it spent does not read from his client until there is room.
+Law of memory: at most two parts of it are held, filling or on their way, and all appends of a process share one budget:
+who finds it spent does not read from his client until there is room.
+Law of order: parts count in the order of their bytes; what was sent behind one that failed is as if it were not.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 from typing import Final
 
@@ -63,7 +65,7 @@ class Writer:
         self._id = held.record.multipart
         self._may_leave = False
         self._numbers = range(0)
-        self._sending: asyncio.Task[Part] | None = None
+        self._sending: deque[asyncio.Task[Part]] = deque()
 
     async def add(self, chunk: bytes) -> None:
         """Takes bytes, and sends a part when one is full.
@@ -76,43 +78,49 @@ class Writer:
             if not self._rooms and len(self._buffer) + len(view) > _UNBUDGETED:
                 await self._budget.take()
                 self._rooms = 1
-            missing = PART - self._carried - len(self._buffer)
+            missing = PART - sum(piece.size for piece in self._carried) - len(self._buffer)
             self._buffer += view[:missing]
             view = view[missing:]
-            if self._carried + len(self._buffer) == PART:
+            if len(self._buffer) == PART - sum(piece.size for piece in self._carried):
                 await self._send()
 
     @property
-    def _carried(self) -> int:
-        """Bytes of the tail that go before what is in the buffer; none once they are on their way in a part."""
-        return sum(piece.size for piece in self._tail) if self._sending is None else 0
+    def _carried(self) -> tuple[Piece, ...]:
+        """The pieces that go before what is in the buffer; none once they are on their way in a part."""
+        return () if self._sending else self._tail
 
     async def _send(self) -> None:
-        """Sends a full part, while the next one fills if there is memory for two."""
-        await self._settle()
+        """Begins to send a full part, and waits until there is memory for another one."""
         data: bytes | bytearray = self._buffer
-        if self._tail:
-            data = await self._multipart.read_pieces(self._tail) + self._buffer
+        if self._carried:
+            data = await self._multipart.read_pieces(self._carried) + self._buffer
         number = await self._next_number()
         self._buffer = bytearray()
-        self._sending = asyncio.create_task(self._multipart.send(self._held.record.key, str(self._id), number, data))
+        self._sending.append(
+            asyncio.create_task(self._multipart.send(self._held.record.key, str(self._id), number, data))
+        )
         if self._rooms == 1 and await self._budget.try_take():
             self._rooms = 2
-        if self._rooms < 2:
+        while self._sending and len(self._sending) >= self._rooms:
             await self._settle()
 
     async def _settle(self) -> None:
-        """Waits for the part that is on its way; what comes behind one that failed is of no use."""
-        if self._sending is None:
-            return
-        await asyncio.wait([self._sending])  # when the append is cancelled the part goes on, and ``finish`` has it
-        sending, self._sending = self._sending, None
+        """Waits for the first of the parts that are on their way; what comes behind one that failed is of no use."""
+        await asyncio.wait([self._sending[0]])  # when the append is cancelled the part goes on, and ``finish`` has it
+        sending = self._sending.popleft()
         try:
             self._parts.append(sending.result())
         except StorageError:
             self._buffer = bytearray()
+            await self._drop_sending()
             raise
         self._tail = ()
+
+    async def _drop_sending(self) -> None:
+        for sending in self._sending:
+            sending.cancel()
+        await asyncio.gather(*self._sending, return_exceptions=True)
+        self._sending.clear()
 
     async def _next_number(self) -> int:
         """A part number that nobody else was ever given, in a multipart upload that exists."""
@@ -139,7 +147,8 @@ class Writer:
         Raises:
             OffsetMismatch, UploadNotFound: another writer has the upload, or it is over; nothing counts.
         """
-        await self._settle()
+        while self._sending:
+            await self._settle()
         before = self._held.record.tail
         tail = await self._write_tail()
         size = sum(part.size for part in self._parts) + sum(piece.size for piece in tail)
@@ -170,9 +179,7 @@ class Writer:
             await self._multipart.abort(self._held.record.key, self._id)
 
     async def close(self) -> None:
-        """Lets go of memory, and of a part that is still on its way."""
-        if self._sending is not None:
-            self._sending.cancel()
-            await asyncio.wait([self._sending])
+        """Lets go of memory, and of parts that are still on their way."""
+        await self._drop_sending()
         self._budget.give_back(self._rooms)
         self._rooms = 0

@@ -1,0 +1,131 @@
+"""Parts on their way to S3: two at once, in the memory of two, and only what came before a failure counts."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from moorage.storage_backends.errors import StorageUnavailable
+from moorage.storage_backends.s3 import Location, S3Store
+from moorage.storage_backends.s3.multipart import Multipart
+from moorage.storage_backends.s3.record import PART, Part
+
+from tests.content import chunked
+from tests.s3.servers import S3Server
+from tests.suites.store_content import MIB, content, noted, upload_of
+
+_PIECE = 64 * 1024
+_BEFORE = b"a tail"
+_CONTENT = os.urandom(4 * PART - len(_BEFORE))
+
+Send = Callable[..., Awaitable[Part]]
+
+
+@pytest.fixture
+async def store(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[S3Store]:
+    """A store over a bucket that nobody else uses."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    store = await S3Store.open(Location.parse(server.url(server.bucket(), "registry")))
+    yield store
+    await store.close()
+
+
+class _Line:
+    """The way of parts to S3, from which ``before`` and ``after`` keep them. ``open``: numbers of those on it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.arrived: list[int] = []
+        self.most = 0
+        self._open: set[int] = set()
+        self._send: Send = Multipart.send
+        monkeypatch.setattr(Multipart, "send", lambda *arguments: self._pass(*arguments))
+
+    async def enter(self, number: int) -> None:
+        """Before a part is sent."""
+
+    async def leave(self, number: int) -> None:
+        """Before its answer is heard."""
+
+    async def _pass(self, multipart: Multipart, key: str, upload: str, number: int, data: Any) -> Part:
+        self._open.add(number)
+        self.most = max(self.most, len(self._open))
+        try:
+            await self.enter(number)
+            part = await self._send(multipart, key, upload, number, data)
+            await self.leave(number)
+        finally:
+            self._open.remove(number)
+        self.arrived.append(number)
+        return part
+
+
+class _Pairs(_Line):
+    """Nobody goes alone."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__(monkeypatch)
+        self._pair = asyncio.Barrier(2)
+
+    async def enter(self, number: int) -> None:
+        await self._pair.wait()
+
+
+class _Losing(_Line):
+    """One part is lost, once the part behind it has arrived or while the one before it is still on its way."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+        super().__init__(monkeypatch)
+        self._lost = lost
+        self._is_lost, self._is_passed = asyncio.Event(), asyncio.Event()
+
+    async def enter(self, number: int) -> None:
+        if number == self._lost and not self._is_lost.is_set():
+            if number == 1:
+                await self._is_passed.wait()
+            self._is_lost.set()
+            raise StorageUnavailable("lost")
+
+    async def leave(self, number: int) -> None:
+        if number > self._lost:
+            self._is_passed.set()
+        if number == self._lost - 1:
+            await self._is_lost.wait()
+
+
+@pytest.mark.timeout(120)
+async def test_two_parts_are_on_their_way_at_once(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Never one alone, never three, and what was taken from the client and not sent is never more than two parts."""
+    line, taken = _Pairs(monkeypatch), 0
+
+    async def counted() -> AsyncIterator[bytes]:
+        nonlocal taken
+        async for chunk in chunked(_CONTENT, _PIECE):
+            assert taken + len(_BEFORE) - PART * len(line.arrived) <= 2 * PART
+            taken += len(chunk)
+            yield chunk
+
+    upload = await upload_of(store, "data/x", _BEFORE)
+    await store.append_upload(upload, len(_BEFORE), counted(), noted())
+    await store.commit_upload(upload, len(_BEFORE) + len(_CONTENT))
+    assert await content(store, "data/x") == _BEFORE + _CONTENT
+    assert line.most == 2
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("lost", [1, 2, 3])
+async def test_a_part_that_is_lost(store: S3Store, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+    """What came before it counts, what was sent behind it does not, and the upload goes on from there."""
+    _Losing(monkeypatch, lost)
+    upload = await upload_of(store, "data/x", _BEFORE)
+    with pytest.raises(StorageUnavailable):
+        await store.append_upload(upload, len(_BEFORE), chunked(_CONTENT, MIB), noted())
+    whole = _BEFORE + _CONTENT
+    offset = (await store.stat_upload(upload)).offset
+    assert offset == ((lost - 1) * PART or len(_BEFORE))
+    await store.append_upload(upload, offset, chunked(whole[offset:], MIB), noted())
+    await store.commit_upload(upload, len(whole))
+    assert await content(store, "data/x") == whole
