@@ -94,7 +94,7 @@ class _Upload:
         if not replicas:
             raise _Lost
         url = self._dice.choice(replicas)
-        self._load.moves += url != self._last
+        self._load.moves += self._last not in ("", url)
         self._last = url
         try:
             answer = self._http.request(method, f"{url}{path}", **arguments)

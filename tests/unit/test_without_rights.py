@@ -1,0 +1,51 @@
+"""The rules of unpacking hold for users as they do for root: their tests, run once more by a user without rights.
+
+CI is root, and so is everything that ``make test`` starts there; that the rest held for nobody else was seen late.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+
+from tests.somebody import make_somebody
+
+pytestmark = pytest.mark.root
+
+_RULES = ("test_layer_rules.py", "test_puller_unpack.py", "test_puller_hostile_layers.py")
+_PROGRAM = """
+import encodings.ascii, encodings.idna, importlib, os, pkgutil, pwd, sys
+import pytest, zstandard
+import moorage.puller.unpack
+from tests.somebody import NAME, become
+
+user = pwd.getpwnam(NAME)
+os.geteuid, os.getegid = (lambda: user.pw_uid), (lambda: user.pw_gid)  # what is collected says whose files it makes
+
+class Becoming:
+    def pytest_collection_finish(self):
+        for module in pkgutil.walk_packages(moorage.puller.unpack.__path__, "moorage.puller.unpack."):
+            importlib.import_module(module.name)
+        become(NAME)  # from here on nothing of ours can be read
+
+sys.exit(pytest.main(["-q", "-m", "not root", "-n0", "-p", "no:cacheprovider", *sys.argv[1:]], plugins=[Becoming()]))
+"""
+
+
+def test_the_rules_hold_for_users() -> None:
+    """Every test of them that does not say that it needs root."""
+    user = make_somebody()
+    here = Path(__file__).parent
+    with tempfile.TemporaryDirectory(prefix="moorage-") as place:
+        os.chown(place, user.pw_uid, user.pw_gid)
+        words = [f"--basetemp={place}/tests", *(str(here / name) for name in _RULES)]
+        done = subprocess.run(
+            [sys.executable, "-c", _PROGRAM, *words], capture_output=True, text=True, cwd=here.parents[1], timeout=280
+        )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert " passed" in done.stdout
