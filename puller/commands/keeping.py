@@ -15,7 +15,7 @@ from moorage.puller.errors import BadReference, ImageError
 from moorage.puller.references import parse_reference
 from moorage.puller.show.console import say, to_json
 from moorage.puller.show.stock import history_lines, image_lines
-from moorage.puller.show.text import human_size, printable
+from moorage.puller.show.text import counted, human_size, printable
 from moorage.puller.stock.images import Step, StoredImage
 from moorage.puller.stock.removal import Removed, Target
 from moorage.puller.store import Store, default_store
@@ -73,15 +73,19 @@ def verify(mend: bool, store: str | None, as_json: bool) -> Iterator[str]:
     place = _find(store)
     found = place.verify()
     for defect in found.defects:
-        about = {"defect": defect.kind.value, "digest": str(defect.digest), "reference": defect.name}
+        about = {"defect": defect.kind.value, "digest": str(defect.digest)}
+        about.update(reference=defect.name, path=defect.path)
         yield to_json({key: value for key, value in about.items() if value}) if as_json else printable(str(defect))
     if found.defects and mend:
         yield from _removed(place.mend(found), as_json)
     elif found.defects:
-        say(f"moorage: {len(found.defects)} defects; `moorage verify --mend` removes what is damaged")
+        count = counted(len(found.defects), "defect", "defects")
+        say(f"moorage: {count}; `moorage verify --mend` removes what is damaged")
         sys.exit(1)
     else:
-        say(f"{found.blobs} blobs ({human_size(found.size)}), {found.names} names, {found.trees} trees: all is well")
+        names, trees = counted(found.names, "name", "names"), counted(found.trees, "tree", "trees")
+        blobs = f"{counted(found.blobs, 'blob', 'blobs')} ({human_size(found.size)})"
+        say(f"{blobs}, {names}, {trees}: all is well")
 
 
 def parse_age(text: str) -> int:
@@ -137,7 +141,8 @@ def _removed(removed: Removed, as_json: bool) -> Iterator[str]:
         yield to_json({"removed": removed.names, **counts, "deferred": removed.is_deferred})
         return
     yield from (printable(f"removed {name}") for name in removed.names)
-    say(f"{removed.blobs} blobs and {removed.trees} trees gone, {human_size(removed.size)} freed")
+    blobs, trees = counted(removed.blobs, "blob", "blobs"), counted(removed.trees, "tree", "trees")
+    say(f"{blobs} and {trees} gone, {human_size(removed.size)} freed")
 
 
 def _about(image: StoredImage) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Checks that the store is what it says: every blob its digest, every name whole, every tree trustworthy.
+"""Checks that the store is what it says: every blob its digest, every name whole, every tree what its layer unpacks to.
 
 Law: looking changes nothing. Mending only takes away: damaged content, and names that no longer lead to whole images,
 so that the next pull fetches what is missing and nobody is served half an image.
@@ -14,8 +14,9 @@ from enum import StrEnum
 from moorage.puller.image import blobs_of
 from moorage.puller.layout_catalog import is_parseable, load_manifest
 from moorage.puller.layout_files import Entry, LayoutFiles
-from moorage.puller.stock.graph import list_blobs, list_trees
+from moorage.puller.stock.graph import Graph, list_blobs, list_trees
 from moorage.puller.stock.removal import Removed, Trash, alone
+from moorage.puller.stock.trees import changed_trees
 from moorage.registry.oci import Descriptor, Digest, OciError
 from moorage.registry.oci.media_types import NONDISTRIBUTABLE_TYPES
 from moorage.registry.oci.values import dataclass
@@ -35,15 +36,19 @@ class Kind(StrEnum):
     """A name leads to content that is not here."""
     DOUBTFUL = "doubtful"
     """A tree was made before the machine last started, and not seen on the disk."""
+    CHANGED = "changed"
+    """A tree is not what its layer unpacks to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Defect:
-    """One thing that is wrong. ``digest``: of the content, or the diffID of a tree; ``name``: of the image, if any."""
+    """One thing that is wrong. ``digest``: of the content, or the diffID of a tree; ``name``: of the image, if any;
+    ``path``: the first in a tree that differs."""
 
     kind: Kind
     digest: Digest
     name: str = ""
+    path: str = ""
 
     def __str__(self) -> str:
         match self.kind:
@@ -53,6 +58,8 @@ class Defect:
                 return f"{self.name} lacks {self.digest}"
             case Kind.DOUBTFUL:
                 return f"the tree of {self.digest} was made before the machine last started, and may be damaged"
+            case Kind.CHANGED:
+                return f"the tree of {self.digest} is not what its layer unpacks to: {self.path}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,12 +82,24 @@ def verify_store(files: LayoutFiles) -> Verified:
     blobs, entries, trees = list_blobs(files), files.read_index(), list_trees(files.root)
     damaged = set(_damaged(files, blobs))
     whole = blobs.keys() - damaged
-    defects = [
-        *(Defect(Kind.DAMAGED, digest) for digest in sorted(damaged, key=str)),
-        *(defect for entry in entries for defect in _check_entry(files, entry, whole, damaged)),
-        *(Defect(Kind.DOUBTFUL, tree) for tree in sorted(trees, key=str) if files.unsynced.is_doubtful_tree(tree)),
-    ]
+    defects = [Defect(Kind.DAMAGED, digest) for digest in sorted(damaged, key=str)]
+    layers: dict[Digest, Descriptor] = {}
+    for entry in entries:
+        found = list(_check_entry(files, entry, whole, damaged))
+        defects += found
+        layers |= {} if found else _layers_of(files, entry)
+    doubtful = {tree for tree in trees if files.unsynced.is_doubtful_tree(tree)}
+    defects += [Defect(Kind.DOUBTFUL, tree) for tree in sorted(doubtful, key=str)]
+    sure = {tree: path for tree, path in trees.items() if tree not in doubtful}
+    defects += [Defect(Kind.CHANGED, tree, path=path) for tree, path in changed_trees(files, sure, layers)]
     return Verified(len(blobs), sum(blobs.values()), len(entries), len(trees), tuple(defects))
+
+
+def _layers_of(files: LayoutFiles, entry: Entry) -> dict[Digest, Descriptor]:
+    """The blobs of the layers of the images that a whole entry leads to, as far as they are here, by diffID."""
+    images = Graph(files).needs(entry.descriptor).images
+    pairs = [pair for image in images for pair in zip(image.diff_ids, image.image.layers, strict=False)]
+    return {diff_id: layer for diff_id, layer in pairs if files.has_blob(layer.digest)}
 
 
 def mend_store(files: LayoutFiles, verified: Verified, *, wait: float = 10) -> Removed:
@@ -109,7 +128,7 @@ def _take(
         trash.take_blob(digest, os.stat(files.blob_path(digest)).st_size)
         files.unsynced.renewed_blob(digest)
     for defect in verified.defects:
-        if defect.kind is Kind.DOUBTFUL and defect.digest in trees:
+        if defect.kind in (Kind.DOUBTFUL, Kind.CHANGED) and defect.digest in trees:
             trash.take_tree(trees[defect.digest])
             files.unsynced.renewed_tree(defect.digest)
 

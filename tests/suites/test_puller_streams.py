@@ -66,7 +66,16 @@ def test_a_reader_who_left_needs_no_message(
 def test_closed_streams_change_nothing(registry: LoopbackRegistry, environment: dict[str, str], tmp_path: Path) -> None:
     """As daemons and ``2>&-`` start programs: the pull is done, and nothing is written into its files by mistake."""
     program = "import os, sys; [os.close(fd) for fd in (0, 1, 2)]; os.execv(sys.executable, sys.argv[1:])"
-    words = [sys.executable, "-c", program, *_MAIN, "pull", f"{registry.host}/{_NAME}", "--unpack", tmp_path / "out"]
+    words = [
+        sys.executable,
+        "-c",
+        program,
+        *_MAIN,
+        "pull",
+        f"{registry.host}/{_NAME}",
+        "--unpack",
+        str(tmp_path / "out"),
+    ]
     done = subprocess.run(words, env=environment, check=False, timeout=60)
     assert done.returncode == 0
     assert (tmp_path / "out" / "motd").read_text() == "hello"

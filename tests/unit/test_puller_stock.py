@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -17,9 +18,10 @@ from moorage.puller.stock.verify import Kind
 from moorage.puller.store import Store
 from moorage.puller.unsynced import Unsynced
 from moorage.registry.oci import Descriptor, Digest, Manifest, Reference, RepositoryName, Tag
-from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER_GZIP
+from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER
 
-from tests.content import Blob, Content, blob, index, json_bytes, nondistributable, push
+from tests.content import Blob, Content, index, json_bytes, nondistributable, push
+from tests.layers import archive, directory
 
 _HOST = "localhost:5000"
 _CREATED = "2024-05-06T07:08:09Z"
@@ -31,7 +33,7 @@ def _ref(text: str) -> Reference:
 
 def _image(seed: str, layers: Sequence[str] = ("base",), **config: Any) -> Content:
     """An image whose layers are named by words, so that two images share those of the same name."""
-    parts = [blob(name, 10_000, media_type=OCI_LAYER_GZIP) for name in layers]
+    parts = [_layer(name) for name in layers]
     document = {
         "os": "linux",
         "architecture": "amd64",
@@ -51,8 +53,23 @@ def _image(seed: str, layers: Sequence[str] = ("base",), **config: Any) -> Conte
     return Content(Manifest.of(json_bytes(manifest), OCI_IMAGE), (config_blob, *parts))
 
 
+def _layer(name: str) -> Blob:
+    """An archive of a few directories, and bytes after its end that make it 10,000 and its own."""
+    raw = archive(directory("usr"), directory("usr/bin"))
+    raw += random.Random(name).randbytes(10_000 - len(raw))
+    return Blob(Descriptor(OCI_LAYER, Digest.of(raw), len(raw)), raw)
+
+
 def _diff_id(name: str) -> Digest:
-    return Digest.of(f"layer {name}".encode())
+    return _layer(name).digest
+
+
+def _make_tree(store: Store, name: str) -> None:
+    """What the layer unpacks to."""
+    for path in ("usr", "usr/bin"):
+        folder = Path(store.tree_path(_diff_id(name)), path)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
 
 
 @pytest.fixture
@@ -68,8 +85,8 @@ def _add(store: Store, content: Content, name: str, *, age: float = 0) -> Conten
     os.utime(store.files.blob_path(content.digest), (time.time() - age,) * 2)
     for part in content.walk():
         for layer in part.blobs[1:]:
-            name = next((n for n in ("base", "top", "other") if blob(n, 10_000).digest == layer.digest), "")
-            os.makedirs(os.path.join(store.tree_path(_diff_id(name)), "usr", "bin"), exist_ok=True)
+            name = next((n for n in ("base", "top", "other") if _diff_id(n) == layer.digest), "")
+            _make_tree(store, name)
     return content
 
 
@@ -79,7 +96,7 @@ def _names(store: Store) -> list[str]:
 
 def _has(store: Store, *layers: str) -> bool:
     """Whether blob and tree of the layers are there: all, or none."""
-    there = {store.files.has_blob(blob(name, 10_000).digest) for name in layers}
+    there = {store.files.has_blob(_diff_id(name)) for name in layers}
     there |= {os.path.isdir(store.tree_path(_diff_id(name))) for name in layers}
     assert len(there) == 1, "some are there and some are not"
     return there.pop()
@@ -297,7 +314,7 @@ def test_the_end_of_a_lease_tidies_what_a_kill_left(store: Store, left: Sequence
 
 def test_a_fetch_that_runs_is_not_tidied_away(store: Store) -> None:
     """It holds its lock."""
-    descriptor = Descriptor(OCI_LAYER_GZIP, _diff_id("any"), 10)
+    descriptor = Descriptor(OCI_LAYER, _diff_id("any"), 10)
     ingest = Ingest.claim(store.files, descriptor)
     assert ingest is not None
     ingest.write(0, memoryview(b"12345"))
