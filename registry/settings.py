@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def signing_key_file(self) -> str:
         """Where the signing key is: beside a root directory, unless that is said (DESIGN 8)."""
-        return self.signing_key or f"{self.root.rstrip('/')}.key"
+        return self.signing_key or f"{os.path.abspath(self.root)}.key"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,10 +37,7 @@ _LIMITS: Final = (
     # podman would raise limits, which not every machine lets it.
     *("--ulimit", f"nofile={_FILES}:{_FILES}", "--ulimit", "nproc=4096:4096"),
 )
-_ACCOUNTS: Final = (
-    *("--volume", "accounts:/etc/moorage", "--env", "MOORAGE_HTPASSWD=/etc/moorage/htpasswd"),
-    *("--env", "MOORAGE_SIGNING_KEY=/etc/moorage/signing.key"),
-)
+_ACCOUNTS: Final = (*("--volume", "accounts:/etc/moorage", "--env", "MOORAGE_HTPASSWD=/etc/moorage/htpasswd"),)
 
 
 @dataclass(frozen=True, slots=True)

@@ -267,3 +267,10 @@ def test_the_signing_key_lies_beside_the_root() -> None:
     assert settings.signing_key_file == "/images.key"
     assert load_settings({"auth": "a", "signing_key": "/k"}, {}).settings.signing_key_file == "/k"
     assert not load_settings({}, {}).settings.has_login
+
+
+@pytest.mark.parametrize("root", [".", "./", "./below/.."])
+def test_the_signing_key_never_lies_in_the_root(root: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the root is written: a store that finds the key in its empty root takes it for somebody else's."""
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"htpasswd": "h", "root": root}, {}).settings.signing_key_file == f"{tmp_path}.key"
