@@ -15,7 +15,7 @@ import pytest
 
 from tests.somebody import make_somebody
 
-pytestmark = pytest.mark.root
+pytestmark = [pytest.mark.root, pytest.mark.timeout(900)]
 
 _RULES = ("test_layer_rules.py", "test_puller_unpack.py", "test_puller_hostile_layers.py")
 _PROGRAM = """
@@ -40,12 +40,13 @@ sys.exit(pytest.main(["-q", "-m", "not root", "-n0", "-p", "no:cacheprovider", *
 def test_the_rules_hold_for_users() -> None:
     """Every test of them that does not say that it needs root."""
     user = make_somebody()
-    here = Path(__file__).parent
+    root, files = Path(__file__).parents[2], [Path(__file__).with_name(name) for name in _RULES]
     with tempfile.TemporaryDirectory(prefix="moorage-") as place:
         os.chown(place, user.pw_uid, user.pw_gid)
-        words = [f"--basetemp={place}/tests", *(str(here / name) for name in _RULES)]
+        words = ["-c", str(root / "pyproject.toml"), f"--basetemp={place}/tests", *map(str, files)]
         done = subprocess.run(
-            [sys.executable, "-c", _PROGRAM, *words], capture_output=True, text=True, cwd=here.parents[1], timeout=280
-        )
+            [sys.executable, "-c", _PROGRAM, *words],
+            env=os.environ | {"PYTHONPATH": str(root)}, cwd=place, capture_output=True, text=True, timeout=850,
+        )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
