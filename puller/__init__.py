@@ -17,13 +17,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from moorage.puller.blocking import BlockingImage, BlockingLayer, Client
     from moorage.puller.client import AsyncClient
-    from moorage.puller.credentials import Credentials, FixedKeychain, Keychain
+    from moorage.puller.credentials import Credentials, FixedKeychain, Keychain, Keys
     from moorage.puller.errors import (
         BadAnswer,
         BadReference,
         BrokenLayer,
         CredentialsUnusable,
         DeadlineExceeded,
+        HostsInvalid,
         ImageError,
         LayoutInvalid,
         NoMatchingPlatform,
@@ -36,13 +37,34 @@ if TYPE_CHECKING:
         Unreachable,
         UnsafeLayer,
     )
-    from moorage.puller.events import Event, OnEvent, Times
+    from moorage.puller.events import (
+        BlobDone,
+        BlobProgress,
+        BlobSkipped,
+        BlobStarted,
+        Event,
+        Finished,
+        LayerUnpacked,
+        ManifestDone,
+        OnEvent,
+        Packed,
+        Resolved,
+        Resumed,
+        Retried,
+        Times,
+        UnpackProgress,
+        Waiting,
+        Warned,
+    )
     from moorage.puller.hosts import HostConfig
     from moorage.puller.images import Image, ImageLayer
     from moorage.puller.messages import RetryPolicy, Timeouts
+    from moorage.puller.pack import AS_ON_DISK, Compression, Ignore, PackOptions
+    from moorage.puller.resolve import Policy
     from moorage.puller.results import LayerResult, PullResult
     from moorage.puller.store import Store
-    from moorage.puller.transfer import CopyResult
+    from moorage.puller.transfer import CopyResult, Plan
+    from moorage.puller.unpack.owners import OwnerMode
     from moorage.registry.oci import (
         BlobUnknown,
         Denied,
@@ -63,14 +85,20 @@ if TYPE_CHECKING:
     )
 
 __all__ = [
+    "AS_ON_DISK",
     "AsyncClient",
     "BadAnswer",
     "BadReference",
+    "BlobDone",
+    "BlobProgress",
+    "BlobSkipped",
+    "BlobStarted",
     "BlobUnknown",
     "BlockingImage",
     "BlockingLayer",
     "BrokenLayer",
     "Client",
+    "Compression",
     "CopyResult",
     "Credentials",
     "CredentialsUnusable",
@@ -80,14 +108,20 @@ __all__ = [
     "Digest",
     "DigestMismatch",
     "Event",
+    "Finished",
     "FixedKeychain",
     "HostConfig",
+    "HostsInvalid",
+    "Ignore",
     "Image",
     "ImageError",
     "ImageLayer",
     "Keychain",
+    "Keys",
     "LayerResult",
+    "LayerUnpacked",
     "LayoutInvalid",
+    "ManifestDone",
     "ManifestInvalid",
     "ManifestUnknown",
     "MoorageError",
@@ -95,11 +129,19 @@ __all__ = [
     "NotFound",
     "OciError",
     "OnEvent",
+    "OwnerMode",
     "PackError",
+    "PackOptions",
+    "Packed",
+    "Plan",
     "Platform",
+    "Policy",
     "PullResult",
     "RateLimited",
     "Reference",
+    "Resolved",
+    "Resumed",
+    "Retried",
     "RetryPolicy",
     "Stalled",
     "Store",
@@ -111,24 +153,35 @@ __all__ = [
     "Times",
     "TooManyRequests",
     "Unauthorized",
+    "UnpackProgress",
     "Unreachable",
     "UnsafeLayer",
     "Unsupported",
+    "Waiting",
+    "Warned",
 ]
 
 _HOMES = {
+    "AS_ON_DISK": "pack",
     "AsyncClient": "client",
     "BlockingImage": "blocking",
     "BlockingLayer": "blocking",
     "Client": "blocking",
+    "Compression": "pack",
     "CopyResult": "transfer",
     "Credentials": "credentials",
     "FixedKeychain": "credentials",
     "HostConfig": "hosts",
+    "Ignore": "pack",
     "Image": "images",
     "ImageLayer": "images",
     "Keychain": "credentials",
+    "Keys": "credentials",
     "LayerResult": "results",
+    "OwnerMode": "unpack.owners",
+    "PackOptions": "pack",
+    "Plan": "transfer",
+    "Policy": "resolve",
     "PullResult": "results",
     "RetryPolicy": "messages",
     "Store": "store",

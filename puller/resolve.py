@@ -8,7 +8,7 @@ registry gave for it, which is an index's where the image was chosen from one (`
 from __future__ import annotations
 
 from functools import partial
-from typing import Literal
+from typing import Literal, get_args
 
 from moorage.puller.errors import ImageError, LayoutInvalid
 from moorage.puller.layout_catalog import Catalog, load_manifest
@@ -67,6 +67,8 @@ class Resolver:
             NoMatchingPlatform: its index has none for the platform.
             OciError: what the registry refused.
         """
+        if policy not in get_args(Policy):  # a misspelt one would do as the most careless
+            raise ValueError(f"a policy is one of {', '.join(get_args(Policy))}, not {policy!r}")
         known = await in_thread(self._find_in_store)
         if known is None:
             if policy == "never":

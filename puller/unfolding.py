@@ -63,7 +63,8 @@ class Unfolding:
         on_event: OnEvent,
     ) -> None:
         self._source, self._store, self._workers, self._resumed = source, store, workers, resumed
-        self._target, self._owners, self._limits = target and check_target(target), owners, limits or Limits()
+        self._target, self._limits = target and check_target(target), limits or Limits()
+        self._owners = None if owners is None else OwnerMode(owners)  # a text for it would be none of them, in silence
         self._on_event = on_event
         self._loop = asyncio.get_running_loop()
         self._slots = asyncio.Semaphore(_UNPACKS)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
+import re
 import subprocess
 import sys
 import tarfile
@@ -13,6 +14,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any, get_args
 
 import pytest
 from moorage.puller import (
@@ -401,6 +403,29 @@ def test_both_clients_have_the_same_methods() -> None:
         blocking, original = (inspect.signature(getattr(kind, name)) for kind in (Client, AsyncClient))
         assert blocking.parameters == original.parameters, name
     assert inspect.signature(Client).parameters == inspect.signature(AsyncClient).parameters
+
+
+def test_what_signatures_name_is_public() -> None:
+    """Nobody has to import from where nothing is promised to call a method, or to tell events apart."""
+    import moorage.puller  # noqa: PLC0415
+
+    members = [member for kind in (Client, AsyncClient) for member in inspect.getmembers(kind, inspect.isfunction)]
+    methods = [method for name, method in members if name == "__init__" or not name.startswith("_")]
+    hints = (hint for method in methods for hint in method.__annotations__.values())
+    named = {word for hint in hints for word in re.findall(r"\b[A-Z]\w+", hint)}
+    assert named - {"None", "PathLike"} <= set(moorage.puller.__all__)
+    assert {event.__name__ for event in get_args(Event)} <= set(moorage.puller.__all__)
+
+
+@pytest.mark.parametrize("wrong", [{"policy": "Always"}, {"owners": "sqash"}])
+def test_a_misspelt_word_is_no_default(
+    registry: LoopbackRegistry, client: Client, tmp_path: Path, wrong: dict[str, Any]
+) -> None:
+    """Not even where types are not checked."""
+    registry.add_image(NAME, {"motd": "hello"})
+    with pytest.raises(ValueError, match=next(iter(wrong.values()))):
+        client.pull(f"{registry.host}/{NAME}", unpack=tmp_path / "out", **wrong)
+    assert not (tmp_path / "out").exists()
 
 
 def test_every_public_name_can_be_had() -> None:
