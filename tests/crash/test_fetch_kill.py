@@ -5,33 +5,18 @@ from __future__ import annotations
 import itertools
 import random
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from moorage.registry.oci import Digest
+from moorage.puller.layout_files import LayoutFiles
 
 from tests.blobhost import Behaviour, BlobHost
+from tests.fetching import blob_of, start_fetch, stored
 
 _MIB = 1024 * 1024
 _CHUNK = _MIB + _MIB // 4
 """What one connection may have brought that no map names yet: a buffer, and what was on its way to the kernel."""
-
-_FETCH = """
-import asyncio, sys
-from moorage.puller.fetch.engine import Fetcher
-from moorage.puller.hosts import HostConfig
-from moorage.puller.layout_files import LayoutFiles
-from moorage.puller.remote import RemoteRegistry
-from moorage.registry.oci import Descriptor, Digest, RepositoryName
-host, root, digest, size = sys.argv[1:]
-async def main():
-    async with RemoteRegistry.connect(host, hosts=HostConfig.empty()) as registry:
-        async with Fetcher(registry, RepositoryName("team/app"), LayoutFiles(root, create=True)) as fetcher:
-            await fetcher.fetch(Descriptor("application/octet-stream", Digest.parse(digest), int(size)))
-asyncio.run(main())
-"""
 
 
 @pytest.mark.crash
@@ -51,11 +36,10 @@ def test_kills_cost_a_chunk_per_connection(tmp_path: Path, seed: int) -> None:
 
 def _fetch_and_kill(host: BlobHost, root: Path, chance: random.Random) -> tuple[int, int]:
     """Fetches the blob into a new store; how many bytes the host may have sent for it, and how often we killed."""
-    digest, allowed, kills = Digest.of(host.content), len(host.content), 0
+    allowed, kills = len(host.content), 0
     while True:
         before = host.sent
-        command = [sys.executable, "-c", _FETCH, host.host, str(root), str(digest), str(len(host.content))]
-        child = subprocess.Popen(command)
+        child = start_fetch(host, str(root), blob_of(host.content))
         while child.poll() is None and host.sent == before:
             time.sleep(0.005)
         try:
@@ -67,7 +51,7 @@ def _fetch_and_kill(host: BlobHost, root: Path, chance: random.Random) -> tuple[
             child.wait()
             kills += 1
             time.sleep(0.05)  # the host's threads learn of it
-    assert (root / "blobs" / "sha256" / digest.hex).read_bytes() == host.content
+    assert stored(LayoutFiles(str(root)), blob_of(host.content)) == host.content
     assert list((root / "ingests").iterdir()) == []
     return allowed, kills
 
