@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 import threading
 from collections import Counter, deque
 from collections.abc import Sequence
@@ -30,16 +31,21 @@ answer (RFC 9112 section 9.6)."""
 class RoundRobin:
     """``with RoundRobin(urls) as balancer:`` listens on a free loopback port, in a thread of its own.
 
+    Args:
+        tls: the contexts of a server, for clients, and of a client, for the replicas: it speaks TLS to both.
+
     Attributes:
-        url: ``http://127.0.0.1:PORT``.
+        url: ``http://127.0.0.1:PORT``, with ``tls`` https.
         sent: how many requests each replica got.
         heads: the last hundred requests as they came, without their bodies.
     """
 
     url: str
 
-    def __init__(self, replicas: Sequence[str]) -> None:
+    def __init__(self, replicas: Sequence[str], *, tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None) -> None:
         self._turns = cycle(replicas)
+        self._front: ssl.SSLContext | None = tls[0] if tls else None
+        self._back: ssl.SSLContext | None = tls[1] if tls else None
         self.sent: Counter[str] = Counter()
         self.heads: deque[bytes] = deque(maxlen=100)
         self._ready = threading.Event()
@@ -59,8 +65,8 @@ class RoundRobin:
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
-        self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        server = await asyncio.start_server(self._serve, sock=listener, limit=_LIMIT)
+        self.url = f"{'https' if self._front else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
+        server = await asyncio.start_server(self._serve, sock=listener, limit=_LIMIT, ssl=self._front)
         self._ready.set()
         await self._stop.wait()
         server.close()
@@ -77,10 +83,11 @@ class RoundRobin:
         ):
             while await self._exchange(reader, writer):
                 pass
-            writer.write_eof()
-            async with asyncio.timeout(_LINGER):
-                while await reader.read(_PIECE):
-                    pass
+            if writer.can_write_eof():  # TLS ends both ways at once
+                writer.write_eof()
+                async with asyncio.timeout(_LINGER):
+                    while await reader.read(_PIECE):
+                        pass
         writer.close()
 
     async def _exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
@@ -89,7 +96,7 @@ class RoundRobin:
         replica = next(self._turns)
         self.sent[replica] += 1
         place = urlsplit(replica)
-        behind, ahead = await asyncio.open_connection(place.hostname, place.port, limit=_LIMIT)
+        behind, ahead = await asyncio.open_connection(place.hostname, place.port, limit=_LIMIT, ssl=self._back)
         try:
             if not first.isalpha():
                 return await _refuse(first, behind, ahead, writer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,9 +12,6 @@ from tests.s3.servers import S3Server
 from tests.servers import MoorageProcess
 
 __all__ = ["SETUPS", "Replicas", "Setup", "serving_twice"]
-
-_AT_ONCE = 1000
-"""Most keys that S3 deletes in one request."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,30 +34,27 @@ class Replicas:
 
     url: str
     root: str
-    server: S3Server
     bucket: str
-    balancer: RoundRobin
-
-    def empty(self) -> None:
-        """Takes everything out of the bucket but what makes it a registry."""
-        client = self.server.client()
-        keys = [{"Key": key} for key in self.server.keys(self.bucket) if not key.endswith("/format")]
-        for start in range(0, len(keys), _AT_ONCE):
-            wanted = {"Objects": keys[start : start + _AT_ONCE], "Quiet": True}
-            client.delete_objects(Bucket=self.bucket, Delete=wanted)
 
 
 @contextmanager
-def serving_twice(server: S3Server, *arguments: str, redirect: bool) -> Iterator[Replicas]:
-    """Runs two replicas over a new bucket until the block ends. ``arguments``: further ones of ``serve``."""
+def serving_twice(
+    server: S3Server, *arguments: str, redirect: bool, tls: tuple[ssl.SSLContext, ssl.SSLContext] | None = None
+) -> Iterator[Replicas]:
+    """Runs two replicas over a new bucket until the block ends.
+
+    Args:
+        arguments: further ones of ``serve``.
+        tls: how the balancer speaks TLS to clients and to the replicas.
+    """
     bucket = server.bucket()
     root = server.url(bucket, "registry")
     words = ("--drain-delay", "0s", "--redirect" if redirect else "--no-redirect", *arguments)
     with (
         MoorageProcess(root, *words, environment=server.environment) as one,
         MoorageProcess(root, *words, environment=server.environment) as other,
-        RoundRobin([one.url, other.url]) as balancer,
+        RoundRobin([one.url, other.url], tls=tls) as balancer,
     ):
-        yield Replicas(balancer.url, root, server, bucket, balancer)
+        yield Replicas(balancer.url, root, bucket)
         for replica in (one, other):
             assert replica.process.poll() is None, f"a replica did not live to the end: {replica.errors}"

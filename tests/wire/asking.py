@@ -14,14 +14,15 @@ from math import inf
 import httpx
 import trustme
 from moorage.auth.challenge import parse_challenges
-from moorage.registry.oci import Registry
+from moorage.registry.oci import Registry, RepositoryName, routes
+from moorage.registry.oci.errors import OciError
 from moorage.registry.web.app import create_app
 from moorage.registry.web.authority import Authority
 from moorage.registry.web.gate import Gate
 from moorage.registry.web.login import TokenServer
 
 from tests.stage import Stage
-from tests.wire.locked import basic
+from tests.wire.locked import PASSWORD, basic
 
 __all__ = ["AskingStage", "Tokens", "certified"]
 
@@ -34,7 +35,7 @@ class AskingStage(Stage):
 
     def __init__(self, authority: Authority, trust: ssl.SSLContext) -> None:
         self.authority, self.trust = authority, trust
-        self.tokens = Tokens("admin")
+        self.tokens = Tokens("admin", asks=True)
 
     def lock(self, registry: Registry) -> None:
         """Serves ``registry`` to those who may, from now on."""
@@ -43,29 +44,55 @@ class AskingStage(Stage):
 
 
 class Tokens(httpx.Auth):
-    """Brings a token along, as a client does that knows what it is going to do.
+    """Brings a token along, as a client does that knows what it is going to do: a body can be sent only once.
 
-    It asks the server for a challenge first, with a request that has no body: a body can be sent only once.
+    Args:
+        asks: whether the server is asked for a challenge first, with a request that has no body: so every challenge is
+            seen to be right. Else that is done only where the API does not say what is needed, and every request is
+            one request.
     """
 
-    def __init__(self, user: str) -> None:
-        self._user = user
+    def __init__(self, user: str, password: str = PASSWORD, *, asks: bool) -> None:
+        self._login, self._asks = basic(user, password), asks
+        self._realm: httpx.URL | None = None
+        self._service = ""
         self._held: dict[str, tuple[float, str]] = {}
 
     async def async_auth_flow(self, request: httpx.Request) -> AsyncGenerator[httpx.Request, httpx.Response]:
         """See httpx."""
-        first = yield httpx.Request(request.method, request.url, headers={"host": request.url.netloc.decode()})
-        await first.aread()
-        if first.status_code == 401:
-            (challenge,) = parse_challenges(first.headers.get_list("www-authenticate"))
-            asked = dict(challenge.parameters)
-            scope = asked.get("scope", "")
+        scope = None if self._asks else _needed(request)
+        if scope is None or self._realm is None:
+            first = yield httpx.Request(request.method, request.url, headers={"host": request.url.netloc.decode()})
+            await first.aread()
+            if first.status_code == 401:
+                (challenge,) = parse_challenges(first.headers.get_list("www-authenticate"))
+                self._realm, self._service = httpx.URL(challenge.parameters["realm"]), challenge.parameters["service"]
+                scope = scope or challenge.parameters.get("scope", "")
+        if scope is not None and self._realm is not None:
             if time.monotonic() - self._held.get(scope, (-inf, ""))[0] > _FRESH:
-                realm = httpx.URL(asked["realm"], params={"service": asked["service"], "scope": scope})
-                answer = yield httpx.Request("GET", realm, headers=basic(self._user))
+                asked = {"service": self._service, "scope": scope.split()}
+                answer = yield httpx.Request("GET", self._realm, params=asked, headers=self._login)
                 self._held[scope] = time.monotonic(), json.loads(await answer.aread())["token"]
             request.headers["authorization"] = f"Bearer {self._held[scope][1]}"
         yield request
+
+
+def _needed(request: httpx.Request) -> str | None:
+    """The scopes of a token that is good for the request; None: it is not one of the API."""
+    path, _, query = request.url.raw_path.decode().partition("?")
+    try:
+        endpoint = routes.parse(request.method, path, query)
+    except OciError:
+        return None
+    match endpoint:
+        case routes.Ping():
+            return ""
+        case routes.ListRepositories():
+            return "registry:catalog:*"
+        case routes.StartUpload(source=RepositoryName() as source):
+            return f"repository:{endpoint.repository}:pull,push repository:{source}:pull"
+        case _:
+            return f"repository:{endpoint.repository}:pull,push,delete"
 
 
 def certified() -> tuple[ssl.SSLContext, ssl.SSLContext]:

@@ -86,7 +86,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def foundation(files: Path) -> Foundation:
     """What the parent of the workers makes."""
-    flags = {"root": str(files / "root"), "auth": str(files / "policy.yaml")}
+    names = {"root": "root", "auth": "policy.yaml", "signing_key": "signing.key"}
+    flags = {name: str(files / file) for name, file in names.items()}
     return lay_foundation(load_settings(flags, {}).settings)
 
 
