@@ -112,6 +112,13 @@ def test_nobody_without_an_account(shipped: Stack) -> None:
             assert nobody.get(inside).status_code == 404
 
 
+def test_the_token_of_a_job_may_be_as_long_as_the_registry_takes(shipped: Stack) -> None:
+    """12 KiB, as the password of a Basic login: it is the registry that refuses this one."""
+    with httpx.Client(base_url=shipped.url, verify=shipped.trust(), auth=("oidc", "x" * 12_000)) as job:
+        answer = job.get("/token")
+    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (401, "UNAUTHORIZED")
+
+
 def test_skopeo_pushes_and_pulls(shipped: Stack, tmp_path: Path) -> None:
     """A client that logs in, takes a token from one replica to the other, and knows the CA."""
     digests = sample_layout(tmp_path / "layout", seed="deploy")
