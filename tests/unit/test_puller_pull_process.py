@@ -22,10 +22,10 @@ from tests.pulled import image_of, push_image
 _MIB = 1024 * 1024
 _PULL = """
 import sys
-from moorage.puller.cli import main
+from moorage.puller.cli import root
 sys.argv = ["moorage", "pull", sys.argv[1], "--store", *sys.argv[2:]]
 try:
-    main()
+    root(standalone_mode=False)
 finally:
     print(*sys.modules)
     print(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM")))

@@ -181,13 +181,13 @@ def test_a_full_file_system_is_said_and_left_clean() -> None:
 
 _COMMAND = """
 import importlib, json, os, subprocess, sys
-from moorage.puller.cli import main
+from moorage.puller.cli import root
 from tests.somebody import become
 
 def run(target, *words):
     sys.argv = ["moorage", "unpack", "--store", place + "/store", *words, "127.0.0.1:1/some/image", target]
     try:
-        return main()
+        return root(standalone_mode=False)
     except SystemExit as exc:
         return exc.code
 
