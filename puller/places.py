@@ -196,6 +196,8 @@ def parse_layout(text: str, *, create: bool = False) -> Spot:
         LayoutInvalid: it is no layout.
     """
     path, _, name = text.partition(":")
+    if not path:
+        raise BadReference("oci: say which directory, oci:DIR or oci:DIR:NAME")
     files = LayoutFiles(path, create=create)
     if not name:
         entries = files.read_index()

@@ -326,7 +326,7 @@ class _Connection:
                 self._http.connect()
         except _Broken as exc:
             self.close()
-            raise SendFailure(_reason(exc), was_sent=False) from exc
+            raise SendFailure(f"{_reason(exc)}{self._route.said}", was_sent=False) from exc
         if self._is_aborted:
             self.close()
             raise SendFailure("cancelled", was_sent=False)

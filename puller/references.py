@@ -20,12 +20,18 @@ _HOST_ALONE = re.compile(r"(?:localhost|[0-9]+(?:\.[0-9]+){3}):[0-9]+")
 """By docker's rule a repository of Docker Hub and its tag; nobody means that."""
 
 
+_PLACES = frozenset({"oci", "store", "docker-archive", "oci-archive"})
+_FOREIGN_PLACES = frozenset({"containers-storage", "dir", "docker-daemon", "ocidir", "sif"})
+"""What skopeo and regctl know besides."""
+
+
 def parse_reference(text: str) -> Reference:
     """The reference that a person typed.
 
     Raises:
         BadReference: it is not well written; the message says which part.
     """
+    _refuse_places(text)
     try:
         reference = Reference.parse(text)
     except (NameInvalid, TagInvalid, DigestInvalid) as exc:
@@ -33,6 +39,15 @@ def parse_reference(text: str) -> Reference:
     if _HOST_ALONE.fullmatch(text):
         raise BadReference(f"{text}: names a registry and no repository: write {text}/REPOSITORY[:TAG]")
     return reference
+
+
+def _refuse_places(text: str) -> None:
+    """By docker's rule ``dir:x`` would be a repository of Docker Hub; nobody means that either."""
+    scheme, colon, _ = text.partition(":")
+    if colon and scheme in _PLACES:
+        raise BadReference(f"{text}: a reference is wanted here, host[:port]/repository[:tag]")
+    if colon and scheme in _FOREIGN_PLACES:
+        raise BadReference(f"{text}: {scheme}: is not known; oci:, docker-archive:, oci-archive: and store: are")
 
 
 def _hint(text: str) -> str:

@@ -26,6 +26,11 @@ class Route:
     tls: ssl.SSLContext | None = None
     proxy: Proxy | None = None
 
+    @property
+    def said(self) -> str:
+        """What to add to a failure to connect: whom we tried to connect to, where that is not the origin."""
+        return f" (through the proxy {self.proxy.origin})" if self.proxy else ""
+
 
 FindRoute = Callable[[Origin], Route]
 """Gives the route to an origin; asked for every origin by itself, so trust given to one never serves another (N3)."""

@@ -48,7 +48,11 @@ class Store:
     """The images of one user on one machine. Opening makes what is missing."""
 
     def __init__(self, root: str) -> None:
-        os.makedirs(root, mode=0o700, exist_ok=True)
+        try:
+            os.makedirs(root, mode=0o700, exist_ok=True)
+        except OSError as exc:
+            hint = f"{exc.strerror} (the store; --store or $MOORAGE_STORE puts it elsewhere)"
+            raise OSError(exc.errno, hint, root) from exc
         self.root = root
         self.files = LayoutFiles(root, create=True)
 

@@ -10,10 +10,20 @@ from typing import Any
 
 import click
 
-__all__ = ["as_json", "deadline", "plan", "platform", "run", "store"]
+__all__ = ["as_json", "deadline", "named", "plan", "platform", "run", "store"]
+
+
+def named(_ctx: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
+    """Refuses an empty name, which is the working directory to the system; who writes one has a variable unset."""
+    if value == "":
+        raise click.BadParameter("the name is empty")
+    return value
+
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print one JSON document per line on stdout.")
-store = click.option("--store", metavar="DIR", help="The local store.  [default: $MOORAGE_STORE or the user's data]")
+store = click.option(
+    "--store", metavar="DIR", callback=named, help="The local store.  [default: $MOORAGE_STORE or the user's data]"
+)
 platform = click.option("--platform", metavar="OS/ARCH", help="Which image of an index.  [default: this machine's]")
 
 plan = click.option("--plan", is_flag=True, help="Only say what would be moved, in bytes; nothing is done.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import click
-from moorage.puller.verbs import as_json, deadline, plan, platform, run, store
+from moorage.puller.verbs import as_json, deadline, named, plan, platform, run, store
 
 __all__ = ["pull", "unpack"]
 
@@ -19,7 +19,13 @@ _owner = click.option(
 
 @click.command()
 @click.argument("reference")
-@click.option("--unpack", "target", metavar="DIR", help="Unpack the image into DIR, which must not exist or be empty.")
+@click.option(
+    "--unpack",
+    "target",
+    metavar="DIR",
+    callback=named,
+    help="Unpack the image into DIR, which must not exist or be empty.",
+)
 @click.option("--no-unpack", is_flag=True, help="Only fetch.")
 @_owner
 @store
@@ -42,7 +48,7 @@ def pull(**options: Any) -> None:
 
 @click.command()
 @click.argument("reference")
-@click.argument("target")
+@click.argument("target", callback=named)
 @_owner
 @store
 @platform

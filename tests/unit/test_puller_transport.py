@@ -263,6 +263,19 @@ async def test_a_body_that_can_be_sent_again_is(transport: Transport) -> None:
         assert server.seen[0].headers["content-length"] == "3"
 
 
+async def test_a_proxy_that_cannot_be_reached_is_named() -> None:
+    """It is the one that refuses; its secret is not told."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        address = f"http://127.0.0.1:{held.getsockname()[1]}"
+        way = Route(proxy=Proxy(Origin.of(address), "Basic cHJveHk="))
+        async with Transport(retry=_FAST, route=lambda origin: way) as transport:
+            with pytest.raises(Unreachable) as caught:
+                await _status(transport, Request("GET", "http://registry.example/v2/"))
+    assert caught.value.message.startswith("http://registry.example/v2/: ")
+    assert caught.value.message.endswith(f" (through the proxy {address})")
+
+
 async def test_a_proxy_is_asked_for_the_whole_url() -> None:
     """Plain http goes through it in absolute form, with its own secret and nobody else's."""
     async with scripted(lambda seen: Reply(200, b"from the proxy")) as proxy:
