@@ -112,8 +112,7 @@ def test_podman_manifest_list(podman: Program, registry: Stored, layout: Path) -
     ref = registry.ref("podman/list")
     podman("manifest", "create", "both")
     for tag, architecture in (("app", HOST), ("tool", OTHER)):
-        here = ("both", f"oci:{layout.name}:{tag}")
-        podman("manifest", "add", "--os", "linux", "--arch", architecture, *here, cwd=layout.parent)
+        podman("manifest", "add", "--os", "linux", "--arch", architecture, "both", f"oci:{layout}:{tag}")
     podman("manifest", "push", PLAIN, "--all", "both", f"docker://{ref}")
     document = registry.document("podman/list", "latest")
     assert {m["platform"]["architecture"] for m in document["manifests"]} == {HOST, OTHER}
@@ -163,8 +162,7 @@ def test_buildah_manifest_list(buildah: Program, registry: Stored, layout: Path)
     ref = registry.ref("buildah/list")
     buildah("manifest", "create", "both")
     for tag, architecture in (("app", HOST), ("tool", OTHER)):
-        here = ("both", f"oci:{layout.name}:{tag}")
-        buildah("manifest", "add", "--os", "linux", "--arch", architecture, *here, cwd=layout.parent)
+        buildah("manifest", "add", "--os", "linux", "--arch", architecture, "both", f"oci:{layout}:{tag}")
     uploads = []
     for _ in range(2):
         buildah("manifest", "push", PLAIN, "--all", "both", f"docker://{ref}")
