@@ -17,8 +17,11 @@ from typing import Final, Self
 
 __all__ = ["SYSTEMS", "SmallDisk", "Volume"]
 
-SYSTEMS: Final = {"ext4": (96, ("mkfs.ext4", "-q", "-F")), "xfs": (320, ("mkfs.xfs", "-q", "-f"))}
-"""File system: size of its image in MiB (sparse), and the command that makes it."""
+SYSTEMS: Final = {
+    "ext4": (96, ("mkfs.ext4", "-q", "-F"), "rw"),
+    "xfs": (320, ("mkfs.xfs", "-q", "-f"), "nouuid"),  # the one that was stopped may still be held somewhere
+}
+"""File system: size of its image in MiB (sparse), the command that makes it, and options to mount it with."""
 
 _SHUTDOWN: Final = 0x8004587D  # _IOR('X', 125, __u32): XFS_IOC_GOINGDOWN, which ext4 takes too
 _NO_LOG_FLUSH: Final = struct.pack("I", 2)
@@ -28,12 +31,12 @@ class Volume:
     """A file system in an image. Use it as a context manager; ``root`` is a directory in it, while it is mounted."""
 
     def __init__(self, kind: str) -> None:
-        self._size, self._make = SYSTEMS[kind]
+        self._size, self._make, self._options = SYSTEMS[kind]
         memory = "/dev/shm"  # noqa: S108  # a device whose flushes cost nothing; private by mkdtemp
         self._folder = tempfile.TemporaryDirectory(
             prefix="moorage-crash-", dir=memory if os.path.isdir(memory) else None
         )
-        self._mounted = False
+        self._mounted, self._device = False, ""
         self._image = f"{self._folder.name}/image"
         self._mount_point = f"{self._folder.name}/mnt"
         self.root = Path(self._mount_point) / "root"
@@ -54,13 +57,20 @@ class Volume:
         self._folder.cleanup()
 
     def mount(self) -> None:
-        """Mounts the image, which replays the log of the file system."""
-        subprocess.run(["mount", "-o", "loop", self._image, self._mount_point], check=True)
+        """Mounts the image, which replays the log of the file system.
+
+        By a loop device of its own each time: ``mount -o loop`` would take the last one again while a namespace made
+        meanwhile (a container's) holds it, and with it the file system that was stopped.
+        """
+        made = subprocess.run(["losetup", "--find", "--show", self._image], check=True, capture_output=True, text=True)
+        self._device = made.stdout.strip()
+        subprocess.run(["mount", "-o", self._options, self._device, self._mount_point], check=True)
         self._mounted = True
 
     def unmount(self) -> None:
         """Unmounts the image; nobody may have a file open in it."""
         subprocess.run(["umount", self._mount_point], check=True)
+        subprocess.run(["losetup", "--detach", self._device], check=True)
         self._mounted = False
 
     def cut(self) -> None:
