@@ -14,24 +14,25 @@ from pathlib import Path
 import pytest
 from moorage.registry.testing import LoopbackRegistry, Slow
 
-_MAIN = [sys.executable, "-c", "from moorage.puller.cli import main; main()"]
+_PROGRAM = "import signal; signal.signal(signal.SIGHUP, signal.{}); from moorage.puller.cli import main; main()"
 _SIZE = 3_000_000
 
 
-def start(store: Path, *words: str) -> subprocess.Popen[str]:
-    """The program, with a store of its own."""
+def start(store: Path, *words: str, hangup: str = "SIG_DFL") -> subprocess.Popen[str]:
+    """The program, with a store of its own. ``hangup``: what its caller has made of SIGHUP."""
     environment = {**os.environ, "MOORAGE_STORE": str(store), "DOCKER_CONFIG": str(store / "docker")}
     return subprocess.Popen(
-        [*_MAIN, *words], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True,
+        [sys.executable, "-c", _PROGRAM.format(hangup), *words], env=environment, stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_an_interrupted_pull_keeps_what_arrived(
     registry: LoopbackRegistry, tmp_path: Path, number: signal.Signals
 ) -> None:
-    """CI systems send SIGTERM, people Ctrl-C: exit status 1, one line, no staging left; nothing is fetched twice."""
+    """CI systems send SIGTERM, people Ctrl-C, closing terminals SIGHUP: exit status 1, one line, no staging left; and
+    nothing is fetched twice."""
     registry.add_image("team/app:v1", {"random": random.Random(1).randbytes(_SIZE)})
     registry.inject(Slow(rate=1_000_000), method="GET", path="*/blobs/*", times=None)
     reference, store = f"{registry.host}/team/app:v1", tmp_path / "store"
@@ -49,6 +50,17 @@ def test_an_interrupted_pull_keeps_what_arrived(
     (layer,) = json.loads(out.splitlines()[-1])["layers"]
     assert layer["source"] == "resumed"
     assert layer["fetched"] < _SIZE
+
+
+def test_nohup_is_honoured(registry: LoopbackRegistry, tmp_path: Path) -> None:
+    """A pull whose caller ignores SIGHUP goes on when its terminal closes."""
+    registry.add_image("team/app:v1", {"random": random.Random(1).randbytes(_SIZE)})
+    registry.inject(Slow(rate=1_000_000), method="GET", path="*/blobs/*", times=None)
+    process = start(tmp_path / "store", "pull", f"{registry.host}/team/app:v1", hangup="SIG_IGN")
+    _wait_until_bytes_arrive(process, tmp_path / "store")
+    process.send_signal(signal.SIGHUP)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0, err
 
 
 def test_an_interrupt_ends_a_program_that_pulls(registry: LoopbackRegistry, tmp_path: Path) -> None:
