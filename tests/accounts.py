@@ -24,12 +24,12 @@ def hashed(password: str) -> str:
 
 
 class World:
-    """Two accounts, a robot, and everything about them that can change."""
+    """Two accounts, a robot, and everything about them that can change. ``state``: what it shares with other worlds."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, state: StoredState | None = None) -> None:
         self.file = folder / "accounts"
         self.seconds = 1000.0
-        self.state = StoredState(MemoryStore())
+        self.state = state or StoredState(MemoryStore())
         self.robots = Robots(self.state, now=self.now)
         self.groups: dict[str, frozenset[str]] = {"dev": frozenset({"alice", "robot:ci"})}
         self.publishers: tuple[str, ...] = ("web", "api")
