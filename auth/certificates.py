@@ -9,11 +9,14 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterator
+from datetime import datetime
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from moorage.auth.errors import ConfigurationError
+from moorage.auth.principal import printable
 from moorage.auth.trust import is_usable, thumbprint
+from moorage.auth.watched import WatchedFile
 
 __all__ = ["Certificates"]
 
@@ -38,6 +41,20 @@ class Certificates:
             return cls(x509.load_pem_x509_certificates(content))
         except ValueError:
             raise ConfigurationError(f"{path}: there is no certificate in it, or a damaged one (PEM)") from None
+
+    @classmethod
+    def load(cls, path: str) -> Certificates:
+        """The bundle in the PEM file at ``path``.
+
+        Raises:
+            ConfigurationError: it cannot be read, or holds no certificate.
+        """
+        return WatchedFile(path, cls.parse).current()
+
+    def ends(self) -> dict[str, datetime]:
+        """Each subject, and the end of its last certificate: one that has a successor may end."""
+        found = sorted(self._bundle, key=lambda one: one.not_valid_after_utc)
+        return {printable(one.subject.rfc4514_string()): one.not_valid_after_utc for one in found}
 
     def chain_of(self, kid: str) -> list[str]:
         """The chain for the key with this thumbprint, as ``x5c`` has it (RFC 7515, 4.1.6); empty: there is none."""

@@ -87,7 +87,11 @@ class KeySet:
         Raises:
             ValueError: there is no certificate in it, or none whose key can be used.
         """
-        found = sorted(x509.load_pem_x509_certificates(pem), key=lambda one: one.not_valid_after_utc)
+        try:
+            bundle = x509.load_pem_x509_certificates(pem)
+        except ValueError:
+            raise ValueError("there is no certificate in it, or a damaged one (PEM)") from None
+        found = sorted(bundle, key=lambda one: one.not_valid_after_utc)
         keys = ((one.public_key(), one.not_valid_after_utc.timestamp()) for one in found)
         return cls._usable(
             TrustedKey.of(public, algorithms=algorithms, good_until=end) for public, end in keys if is_usable(public)

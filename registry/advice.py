@@ -8,15 +8,26 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import Final
 
+from moorage.auth.certificates import Certificates
 from moorage.auth.configuration import AuthConfig
 from moorage.auth.errors import ConfigurationError
 from moorage.auth.htpasswd import Htpasswd
+from moorage.auth.issuers import token_issuers
 from moorage.auth.keys import KeyRing
 from moorage.auth.policy import Action, Rule
+from moorage.auth.publishers import Publishers
+from moorage.auth.tokens import TokenSigner
+from moorage.registry.outbound import Outbound
 from moorage.registry.settings import Settings
 
 __all__ = ["check_login", "login_warnings"]
+
+_SOON: Final = timedelta(days=30)
+"""Before its end a certificate is warned of for this long."""
 
 
 def check_login(settings: Settings) -> None:
@@ -28,8 +39,14 @@ def check_login(settings: Settings) -> None:
     config = _config(settings)
     if config.htpasswd is not None:
         Htpasswd.load(config.htpasswd)
+    source = Outbound()
+    token_issuers(config, source)
+    Publishers.of(config, source)
+    if config.certificates is not None:
+        Certificates.load(config.certificates)
     if os.path.lexists(settings.signing_key_file):
-        KeyRing(settings.signing_key_file)
+        ring = KeyRing(settings.signing_key_file)
+        TokenSigner(ring, issuer="", service="", certificates=config.certificates)
 
 
 def login_warnings(settings: Settings) -> list[str]:
@@ -45,6 +62,10 @@ def login_warnings(settings: Settings) -> list[str]:
             found += _about_file(name, path, is_secret=path == config.htpasswd)
     for rule in config.policy.anonymous:
         found += _about_anonymous(rule)
+    with suppress(ConfigurationError):
+        found += _about_strangers(config)
+    with suppress(ConfigurationError):
+        found += _about_certificates(config)
     return found
 
 
@@ -79,3 +100,32 @@ def _about_anonymous(rule: Rule) -> Iterator[str]:
         yield f"anybody, without a login, may {', '.join(changing)} in {where}"
     if Action.PULL in rule.actions and any(str(pattern) == "**" for pattern in rule.repositories):
         yield "anybody, without a login, may pull from every repository, also from those that are made later"
+
+
+def _about_strangers(config: AuthConfig) -> Iterator[str]:
+    """Names that nobody has. Robots are in the store, and a pattern may be meant for those who come."""
+    accounts = Htpasswd.load(config.htpasswd).accounts if config.htpasswd is not None else {}
+    named = [(f"the rule {rule.name!r}", rule.principals) for rule in config.policy.rules]
+    named += [(f"the group {name!r}", members) for name, members in config.groups.items()]
+    for where, names in named:
+        for name in sorted(name for name in names - accounts.keys() if ":" not in name and not name.endswith("*")):
+            if config.htpasswd is None:
+                yield f"{where} names the account {name}, and there are no accounts: 'htpasswd' names their file"
+            else:
+                yield (
+                    f"{where} names the account {name}, which is not in {config.htpasswd}: whoever is given an account "
+                    "of that name has its rights; correct the name, or take it out"
+                )
+
+
+def _about_certificates(config: AuthConfig) -> Iterator[str]:
+    uses = [(f"the tokens of {one.name!r} that it vouches for", one.certificates) for one in config.token_issuers]
+    now = datetime.now(UTC)
+    for what, path in [*uses, ("those of our tokens that it vouches for", config.certificates)]:
+        for subject, end in (Certificates.load(path).ends() if path is not None else {}).items():
+            if end - now < _SOON:
+                tense, refused = ("ended", "are") if end <= now else ("ends", "will then be")
+                yield (
+                    f"{path}: the certificate of {subject} {tense} on {end:%Y-%m-%d}, and {what} {refused} refused: "
+                    "put a newer one into the file"
+                )

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509.oid import NameOID
 from moorage.registry import cli
 
 from tests.accounts import hashed
@@ -96,6 +102,74 @@ def test_what_anybody_may_do(tmp_path: Path, rule: str, words: str | None) -> No
     found = warnings_of(check("--auth", tmp_path / "auth.yaml", "--root", tmp_path / "root"))
     assert len(found) == (words is not None)
     assert words is None or words in found[0]
+
+
+POLICY = """\
+{accounts}
+groups:
+  readers: [alice, bob, "robot:ci"]
+rules:
+  - {{name: team, who: [alice, alcie, "group:readers", "robot:ci", "c*", "*"], repositories: ["**"], actions: [pull]}}
+"""
+
+
+def test_names_that_nobody_has(accounts: Path, tmp_path: Path) -> None:
+    """Who gets an account of the name gets what was meant for another one: rules and groups, each name once."""
+    file = tmp_path / "auth.yaml"
+    file.write_text(POLICY.format(accounts=f"htpasswd: {accounts}"))
+    file.chmod(0o644)
+    first, second = warnings_of(check("--auth", file, "--root", tmp_path / "root"))
+    assert first.startswith(f"the rule 'team' names the account alcie, which is not in {accounts}:")
+    assert second.startswith(f"the group 'readers' names the account bob, which is not in {accounts}:")
+    file.write_text(POLICY.format(accounts=""))
+    found = warnings_of(check("--auth", file, "--root", tmp_path / "root"))
+    assert len(found) == 4
+    assert all("there are no accounts" in warning for warning in found)
+
+
+BUNDLES = """\
+certificates: ours.pem
+token_issuers:
+  - {name: old, issuer: issuer.test, service: here, certificates: theirs.pem, repositories: ["**"]}
+"""
+
+
+def certificate(name: str, days: int) -> bytes:
+    """One that ends in so many days, and an hour."""
+    key, subject = ec.generate_private_key(ec.SECP256R1()), x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    built = x509.CertificateBuilder(subject, subject, key.public_key(), serial_number=x509.random_serial_number())
+    built = built.not_valid_before(now - timedelta(days=99)).not_valid_after(now + timedelta(days=days, hours=1))
+    return built.sign(key, hashes.SHA256()).public_bytes(Encoding.PEM)
+
+
+def test_certificates_that_end(tmp_path: Path) -> None:
+    """Thirty days before and after: not one that has a successor; tokens would be refused overnight."""
+    theirs = [certificate("gone", -2), certificate("soon", 29), certificate("later", 31)]
+    theirs += [certificate("renewed", 5), certificate("renewed", 300)]
+    (tmp_path / "theirs.pem").write_bytes(b"".join(theirs))
+    (tmp_path / "ours.pem").write_bytes(certificate("ours", 3))
+    (tmp_path / "auth.yaml").write_text(BUNDLES)
+    (tmp_path / "auth.yaml").chmod(0o644)
+    gone, soon, ours = warnings_of(check("--auth", tmp_path / "auth.yaml", "--root", tmp_path / "root"))
+    assert f"{tmp_path}/theirs.pem: the certificate of CN=gone" in gone
+    assert " ended on 20" in gone
+    assert "the tokens of 'old' that it vouches for are refused" in gone
+    assert "CN=soon" in soon
+    assert " ends on 20" in soon
+    assert f"{tmp_path}/ours.pem: the certificate of CN=ours" in ours
+
+
+@pytest.mark.parametrize("file", ["ours.pem", "theirs.pem"])
+def test_a_bundle_without_certificates(tmp_path: Path, file: str) -> None:
+    """What serve would refuse is not called good."""
+    for name in ("ours.pem", "theirs.pem"):
+        (tmp_path / name).write_bytes(certificate("good", 300))
+    (tmp_path / file).write_text("no certificate")
+    (tmp_path / "auth.yaml").write_text(BUNDLES)
+    result = check("--auth", tmp_path / "auth.yaml", "--root", tmp_path / "root")
+    assert result.exit_code == 1
+    assert result.stderr == f"moorage: {tmp_path}/{file}: there is no certificate in it, or a damaged one (PEM)\n"
 
 
 @pytest.mark.parametrize("broken", ["accounts", "auth", "key", "nothing there"])
