@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from moorage.puller.connections import Connections
 from moorage.puller.errors import BadReference, DeadlineExceeded
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from moorage.puller.results import PullResult
     from moorage.puller.transfer import CopyResult, Plan
     from moorage.puller.unpack.owners import OwnerMode
+    from moorage.registry.oci import Registry
 
 __all__ = ["AsyncClient", "to_platform", "to_reference"]
 
@@ -186,7 +187,8 @@ class AsyncClient:
         from moorage.puller.transfer import Place, Wish, plan_copy  # noqa: PLC0415
 
         wanted = to_reference(reference)
-        source = Place(await self._connections.remote(wanted.registry), wanted.repository)
+        # Of its source a plan reads manifests, which mirrors have, too.
+        source = Place(cast("Registry", await self._connections.source(wanted.registry)), wanted.repository)
         tags = [wanted.tag] if wanted.tag else []
         wish = Wish(wanted.target, tags=tags, platform=to_platform(platform) or host_platform(), foreign=True)
         if not (isinstance(self._store, Store) or os.path.isdir(self._store or default_store())):  # noqa: ASYNC240

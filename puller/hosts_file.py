@@ -13,6 +13,8 @@ A table is a registry, named as references name it::
     ["old.example:5000"]
     plain_http = true                # or: insecure = true, HTTPS with whatever certificate
 
+Loopback speaks plain HTTP, unless its table says something about certificates, or plain_http = false.
+
 Law: nothing is guessed: an unknown setting is refused and the nearest known one is named. Paths start at the file.
 Loaded where there is such a file; most people have none.
 """
@@ -52,6 +54,11 @@ class _Table:
     client_cert: str = ""
     client_key: str = ""
     token_realms: tuple[str, ...] = ()
+
+    @property
+    def is_about_tls(self) -> bool:
+        """Whether something is said that only HTTPS has a use for."""
+        return bool(self.ca or self.insecure or self.client_cert)
 
 
 def _is_text(value: object) -> bool:
@@ -105,7 +112,7 @@ def _read_table(path: str, name: str, values: object) -> tuple[Host, _Table]:
         raise HostsInvalid(f'{where}: expected a table for each registry, such as ["registry.example:5000"]')
     table = _checked(where, values)
     registry = canonical(name)
-    usual = "http" if is_loopback(_origin(where, "https", registry).host) else "https"
+    usual = "http" if is_loopback(_origin(where, "https", registry).host) and not table.is_about_tls else "https"
     origin = _origin(where, {None: usual, True: "http", False: "https"}[table.plain_http], registry)
     mirrors = tuple(_read_mirror(where, text) for text in table.mirrors)
     realms = tuple(_read_realm(where, text) for text in table.token_realms)
@@ -125,7 +132,7 @@ def _checked(where: str, values: Mapping[str, Any]) -> _Table:
             raise HostsInvalid(f"{where}: {name}: expected {expected}, got {value!r}")
     settings: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
     table = _Table(**settings)
-    if table.plain_http and (table.ca or table.insecure or table.client_cert):
+    if table.plain_http and table.is_about_tls:
         raise HostsInvalid(f"{where}: plain_http goes without ca, insecure and client_cert, which are about HTTPS")
     if table.insecure and table.ca:
         raise HostsInvalid(f"{where}: insecure (any certificate will do) and ca (this one must) exclude each other")
@@ -172,7 +179,7 @@ def _remarks(path: str, origin: Origin, table: _Table) -> Iterator[str]:
 
 def _trust(path: str, name: str, table: _Table) -> ssl.SSLContext | None:
     """The context for a registry with certificates of its own; None where the system's trust will do."""
-    if not (table.ca or table.insecure or table.client_cert):
+    if not table.is_about_tls:
         return None
     context = ssl.create_default_context()
     if table.insecure:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import gc
 import importlib
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -70,5 +71,7 @@ def run(verb: str, options: Mapping[str, Any]) -> None:
         say(f"moorage: {exc.message}{detail}")
         sys.exit(1)
     except (MoorageError, OSError) as exc:
+        if isinstance(exc, OSError) and isinstance(exc.filename, bytes):
+            exc.filename = os.fsdecode(exc.filename)  # people do not write b'...'
         say(f"moorage: {exc}")
         sys.exit(1)

@@ -84,6 +84,12 @@ def test_every_setting(tmp_path: Path) -> None:
     assert config.of("old.example").remarks == hub.remarks == ()
 
 
+@pytest.mark.parametrize("setting", ['ca = "own.pem"', "insecure = true", 'client_cert = "me.pem"'])
+def test_loopback_with_certificates_is_https(tmp_path: Path, setting: str) -> None:
+    """Nobody says whom to trust about a registry that is to be spoken to in the open."""
+    assert _load(tmp_path, f'["127.0.0.1:5000"]\n{setting}\n').of("127.0.0.1:5000").origin.scheme == "https"
+
+
 @pytest.mark.parametrize(
     ("text", "said"),
     [

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from moorage.puller import AsyncClient
+from moorage.puller import AsyncClient, Plan
 from moorage.puller.credentials import Credentials, FixedKeychain
 from moorage.puller.events import Event, Warned
 from moorage.puller.hosts import HostConfig
@@ -48,6 +48,10 @@ class _World:
         ) as client:
             return await client.pull(f"{self.home.host}/{name}")
 
+    async def plan(self) -> Plan:
+        async with AsyncClient(self.folder / "planned", keychain=FixedKeychain(None), hosts=self.hosts) as client:
+            return await client.plan_pull(f"{self.home.host}/team/app:v1")
+
     def fill(self, *registries: LoopbackRegistry) -> str:
         digests = {
             registry.add_image("hub/team/app:v1" if registry is self.mirrors[1] else "team/app:v1", *_LAYERS)
@@ -82,6 +86,14 @@ async def test_a_mirror_that_has_all_is_all_that_is_asked(world: _World) -> None
     assert result.reference.registry == world.home.host
     assert world.home.requests == world.mirrors[1].requests == []
     assert world.warnings == ""
+
+
+async def test_a_plan_asks_as_the_pull_will(world: _World) -> None:
+    """The mirrors first: they may have what the registry itself no longer has, or be all that can be reached."""
+    digest = world.fill(world.mirrors[0])
+    plan = await world.plan()
+    assert (str(plan.descriptor.digest), len(plan.blobs)) == (digest, 3)
+    assert list(world.home.requests) == []
 
 
 async def test_what_a_mirror_lacks_the_next_one_gives(world: _World) -> None:
