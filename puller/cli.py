@@ -53,6 +53,18 @@ class _Root(click.Group):
         command: click.Command = getattr(importlib.import_module(module), cmd_name.replace("-", "_"))
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """Names the nearest verbs where there is no such one."""
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as exc:
+            from difflib import get_close_matches  # noqa: PLC0415 (only mistakes need it)
+
+            near = " or ".join(get_close_matches(args[0], _MODULES, n=2))
+            raise click.UsageError(f"{exc.message} Did you mean {near}?" if near else exc.message, ctx) from None
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Lists the verbs by group, without loading those of the server."""
         for title, group in _GROUPS.items():

@@ -258,6 +258,11 @@ def test_what_was_meant_is_guessed(text: str, said: str) -> None:
         parse_reference(text)
 
 
+def test_a_mistyped_verb_names_the_nearest(moorage: Moorage) -> None:
+    """As options do."""
+    assert "No such command 'pulll'. Did you mean pull?" in moorage("pulll", "a", status=2).stderr
+
+
 @pytest.mark.parametrize("name", [f"x@sha256:{'0' * 64}", "X:1"], ids=["a digest", "a bad name"])
 def test_a_wrong_destination_is_told_before_anything_is_packed(
     moorage: Moorage, host: str, files: Path, name: str
