@@ -1,17 +1,15 @@
-"""The wrapper that lets a caller do what they may: it fails closed, is no oracle, tells new tags from moved ones."""
+"""The wrapper that lets a caller do what they may: it fails closed, and is no oracle."""
 
 from __future__ import annotations
 
-import asyncio
-import hmac
 import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 
 import pytest
-from moorage.auth.patterns import RepositoryPattern, TextPattern
-from moorage.auth.policy import Action, ImmutableTags, Policy, Rule
+from moorage.auth.patterns import RepositoryPattern
+from moorage.auth.policy import Action, Policy
 from moorage.auth.principal import ANONYMOUS, Principal
 from moorage.auth.scope import Scope
 from moorage.registry.oci import (
@@ -20,60 +18,41 @@ from moorage.registry.oci import (
     Denied,
     Descriptor,
     Digest,
-    Manifest,
-    ManifestUnknown,
-    PreconditionFailed,
     Registry,
     RepositoryName,
-    Tag,
-    TagCondition,
     Unauthorized,
 )
-from moorage.registry.oci.media_types import OCI_INDEX, OCTET_STREAM
 from moorage.registry.store import LocalRegistry
 from moorage.registry.wrap.authorise import Authorised, Decided
 from moorage.registry.wrap.rights import Rights
 from moorage.storage_backends.memory import MemoryStore
 
-from tests.content import image, index, push
+from tests.authorised import (
+    ALICE,
+    BLOB,
+    BOB,
+    CREATOR,
+    DIGEST,
+    EVERYTHING,
+    INDEX,
+    MINE,
+    OTHER_TAG,
+    SECOND,
+    TAG,
+    THEIRS,
+    Seal,
+    chunks,
+    descriptor,
+    local,
+    rights,
+    rule,
+)
 from tests.suites.registry_suite import RegistrySuite
 
-MINE, THEIRS = RepositoryName("mine/boat"), RepositoryName("theirs/boat")
-TAG, OTHER_TAG = Tag("latest"), Tag("next")
-BLOB = b"hull"
-DIGEST = Digest.of(BLOB)
-INDEX = Manifest.of(b'{"schemaVersion":2,"manifests":[]}', OCI_INDEX)
-SECOND = Manifest.of(b'{"schemaVersion":2,"manifests":[],"annotations":{"a":"b"}}', OCI_INDEX)
-ALICE, BOB = Principal("alice"), Principal("bob")
+__all__ = ["local"]
 
 Call = Callable[[Registry], Awaitable[Any]]
-
-
-class Seal:
-    """Codes under a key of the test."""
-
-    def mac(self, purpose: bytes, data: bytes) -> bytes:
-        return hmac.digest(b"key of this test", purpose + b"\n" + data, "sha256")
-
-    def check_mac(self, purpose: bytes, data: bytes, mac: bytes) -> bool:
-        return hmac.compare_digest(mac, self.mac(purpose, data))
-
-
-def rule(*actions: Action, where: str = "mine/**", who: str = "alice") -> Rule:
-    return Rule("test", (RepositoryPattern(where),), frozenset(actions), principals=frozenset({who}))
-
-
-def rights(*rules: Rule, who: Principal = ALICE, access: Scope | None = None, immutable: str = "") -> Rights:
-    kept = (ImmutableTags((RepositoryPattern("**"),), (TextPattern(immutable),)),) if immutable else ()
-    return Rights(who, Policy(rules=rules, immutable_tags=kept), access)
-
-
-EVERYTHING = rule(*Action, where="**")
 NOTHING = rights()
-
-
-async def chunks(content: bytes = BLOB) -> AsyncIterator[bytes]:
-    yield content
 
 
 async def collect(found: AsyncIterator[Any]) -> list[Any]:
@@ -83,10 +62,6 @@ async def collect(found: AsyncIterator[Any]) -> list[Any]:
 async def read(registry: Registry, repository: RepositoryName) -> bytes:
     async with registry.read_blob(repository, DIGEST) as stream:
         return b"".join([chunk async for chunk in stream])
-
-
-def descriptor(content: bytes) -> Descriptor:
-    return Descriptor(OCTET_STREAM, Digest.of(content), len(content))
 
 
 def calls(where: RepositoryName) -> dict[str, Call]:
@@ -115,15 +90,6 @@ def calls(where: RepositoryName) -> dict[str, Call]:
 
 
 METHODS = sorted(calls(MINE))
-
-
-@pytest.fixture
-async def local() -> LocalRegistry:
-    registry = await LocalRegistry.open(MemoryStore())
-    for repository in (MINE, THEIRS):
-        await registry.push_blob(repository, descriptor(BLOB), chunks())
-        await registry.push_manifest(repository, INDEX, tags=[TAG])
-    return registry
 
 
 def protocol_methods() -> set[str]:
@@ -313,115 +279,6 @@ async def test_a15_an_upload_belongs_to_who_began_it(name: str, local: LocalRegi
             await methods[name](registry_of(who), where, upload)
     assert (await registry_of(ALICE).append_upload(MINE, session.id, chunks(), start=0)).id == session.id
     assert await methods[name](registry_of(ALICE), MINE, session.id) or name == "cancel_upload"
-
-
-# -- tags --------------------------------------------------------------------------------------------------------------
-
-CREATOR = rights(rule(Action.PULL, Action.CREATE))
-MOVER = rights(rule(Action.PULL, Action.UPDATE))
-
-
-async def test_a4_two_racing_creators(local: LocalRegistry) -> None:
-    """A4: of two who may only create, exactly one makes the tag; the other is refused, and nothing is overwritten."""
-    tag = Tag("raced")
-    registry = Authorised(local, CREATOR, seal=Seal())
-    results = await asyncio.gather(
-        *(registry.push_manifest(MINE, manifest, tags=[tag]) for manifest in (INDEX, SECOND)), return_exceptions=True
-    )
-    won = [one for one in results if isinstance(one, Descriptor)]
-    assert len(won) == 1
-    assert [type(one) for one in results if not isinstance(one, Descriptor)] == [Denied]
-    assert (await local.resolve_manifest(MINE, tag)).digest == won[0].digest
-
-
-async def test_a4_no_tag_of_a_request_is_special(local: LocalRegistry) -> None:
-    """A4: a tag in the query is held to the same rule as the one in the path, wherever it stands."""
-    registry = Authorised(local, CREATOR, seal=Seal())
-    for tags in ([Tag("a"), TAG], [TAG, Tag("a")]):
-        with pytest.raises(Denied):
-            await registry.push_manifest(MINE, SECOND, tags=tags)
-        assert (await local.resolve_manifest(MINE, TAG)).digest == INDEX.digest
-
-
-async def test_a4_a_push_that_is_repeated_goes_well(local: LocalRegistry) -> None:
-    """The tag names this manifest already: nothing is updated."""
-    registry = Authorised(local, CREATOR, seal=Seal())
-    for _ in range(2):
-        assert (await registry.push_manifest(MINE, INDEX, tags=[TAG, Tag("new")])).digest == INDEX.digest
-
-
-async def test_who_may_only_move_tags_creates_none(local: LocalRegistry) -> None:
-    """Update without create: an existing tag moves, a new one is refused."""
-    registry = Authorised(local, MOVER, seal=Seal())
-    await registry.push_manifest(MINE, SECOND, tags=[TAG])
-    assert (await local.resolve_manifest(MINE, TAG)).digest == SECOND.digest
-    with pytest.raises(Denied):
-        await registry.push_manifest(MINE, SECOND, tags=[Tag("new")])
-    with pytest.raises(ManifestUnknown):
-        await local.resolve_manifest(MINE, Tag("new"))
-
-
-@pytest.mark.parametrize("who", [CREATOR, MOVER], ids=["create", "update"])
-@pytest.mark.parametrize("tag", [TAG, Tag("new")], ids=["existing", "new"])
-@pytest.mark.parametrize(
-    "condition",
-    [TagCondition(absent=True), TagCondition(digest=INDEX.digest), TagCondition(digest=Digest.of(b"none"))],
-    ids=["absent", "this", "another"],
-)
-async def test_a_condition_of_the_client_holds_as_well(
-    who: Rights, tag: Tag, condition: TagCondition, local: LocalRegistry
-) -> None:
-    """Rights and condition must both allow the write: it happens exactly if both would alone."""
-    exists = tag == TAG
-    holds = (condition.absent and not exists) or (condition.digest == INDEX.digest and exists)
-    may = who is (MOVER if exists else CREATOR)
-    registry = Authorised(local, who, seal=Seal())
-    if holds and may:
-        await registry.push_manifest(MINE, SECOND, tags=[tag], condition=condition)
-        assert (await local.resolve_manifest(MINE, tag)).digest == SECOND.digest
-        return
-    with pytest.raises((Denied, PreconditionFailed)):
-        await registry.push_manifest(MINE, SECOND, tags=[tag], condition=condition)
-    if exists:
-        assert (await local.resolve_manifest(MINE, tag)).digest == INDEX.digest
-    else:
-        with pytest.raises(ManifestUnknown):
-            await local.resolve_manifest(MINE, tag)
-
-
-async def test_an_immutable_tag_stays(local: LocalRegistry) -> None:
-    """Whatever the rules: it is created once, then neither moved nor deleted, nor deleted with its manifest."""
-    owner = rights(EVERYTHING, immutable="v*")
-    registry, tag = Authorised(local, owner, seal=Seal()), Tag("v1")
-    await registry.push_manifest(MINE, SECOND, tags=[tag])
-    await registry.push_manifest(MINE, SECOND, tags=[tag])
-    for refused in (
-        registry.push_manifest(MINE, INDEX, tags=[tag]),
-        registry.push_manifest(MINE, INDEX, tags=[Tag("other"), tag]),
-        registry.delete_tag(MINE, tag),
-        registry.delete_manifest(MINE, SECOND.digest),
-    ):
-        with pytest.raises(Denied):
-            await refused
-    assert (await local.resolve_manifest(MINE, tag)).digest == SECOND.digest
-    await registry.delete_manifest(MINE, INDEX.digest)
-
-
-@pytest.mark.parametrize("depth", [1, 3])
-async def test_what_an_immutable_tag_needs_stays(depth: int, local: LocalRegistry) -> None:
-    """An index under such a tag keeps its children, and theirs; what no such tag needs can go."""
-    child, other = image("a child"), image("no child")
-    top = index([child])
-    for _ in range(depth - 1):
-        top = index([top])
-    await push(local, MINE, top, "v1")
-    await push(local, MINE, other, "latest")
-    registry = Authorised(local, rights(EVERYTHING, immutable="v*"), seal=Seal())
-    for digest in (child.digest, top.digest):
-        with pytest.raises(Denied):
-            await registry.delete_manifest(MINE, digest)
-    await registry.delete_manifest(MINE, other.digest)
-    assert (await local.resolve_manifest(MINE, child.digest)).digest == child.digest
 
 
 # -- the audit ---------------------------------------------------------------------------------------------------------
