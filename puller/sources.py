@@ -101,4 +101,6 @@ def _find_stored(store: Store, source: str) -> Spot:
     try:
         return find_stored(store, source)
     except ImageError as exc:
+        if ":" in source:
+            raise
         raise type(exc)(f"{exc}, and there is no directory {source}") from None

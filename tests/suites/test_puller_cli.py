@@ -193,7 +193,9 @@ def test_unpack_takes_an_image_of_the_store(moorage: Moorage, host: str, files: 
         pytest.param(("delete", "{host}/no/such:thing"), "unknown", id="nothing to delete"),
         pytest.param(("pull", "127.0.0.1:1/a"), "127.0.0.1:1", id="no registry"),
         pytest.param(("push", "./no/such/dir", "{host}/x:1"), "neither", id="no directory"),
-        pytest.param(("push", "{host}/never/pulled:1", "{host}/x:1"), "not in the store", id="not in the store"),
+        pytest.param(
+            ("push", "{host}/never/pulled:1", "{host}/x:1"), "pulled:1: not in the store\n", id="not in the store"
+        ),
         pytest.param(("push", "nodir", "{host}/x:1"), "there is no directory nodir", id="no directory by that name"),
         pytest.param(("push", __file__, "{host}/x:1"), "is a file; an archive is written", id="a file"),
         pytest.param(("unpack", "never/pulled:1", "x"), "never/pulled:1: not in the store", id="nothing to unpack"),
