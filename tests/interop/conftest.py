@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.interop.images import sample_layout
+from tests.interop.peers import PEERS, peer
 from tests.interop.programs import Program, daemon, find
 from tests.interop.stored import Stored
 from tests.s3.replicas import serving_twice
@@ -60,6 +61,16 @@ def over_bucket(place: Path) -> Iterator[Stored]:
     """Two servers that take turns."""
     with running("minio", place) as server, serving_twice(server, redirect=True) as replicas:
         yield Stored(replicas.url, lambda: len([key for key in server.keys(replicas.bucket) if "/data/" in key]))
+
+
+@pytest.fixture(scope="module", params=PEERS)
+def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+    """A registry that is not Moorage."""
+    place = tmp_path_factory.mktemp("peer") / "place"
+    with peer(request.param, place) as url:
+        stored = Stored(url)
+        yield stored
+        stored.close()
 
 
 @pytest.fixture(scope="session")

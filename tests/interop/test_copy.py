@@ -13,20 +13,9 @@ from pathlib import Path
 import pytest
 
 from tests.interop.images import HOST, Layout, tar_of
-from tests.interop.peers import PEERS, peer
 from tests.interop.programs import Program
 from tests.interop.stored import Stored
 from tests.interop.test_cosign import LOCAL, OFFLINE
-
-
-@pytest.fixture(scope="module", params=PEERS)
-def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
-    """A registry that is not Moorage."""
-    place = tmp_path_factory.mktemp("peer") / "place"
-    with peer(request.param, place) as url:
-        stored = Stored(url)
-        yield stored
-        stored.close()
 
 
 @pytest.fixture

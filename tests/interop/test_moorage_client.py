@@ -4,25 +4,13 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.interop.images import TAGS
-from tests.interop.peers import PEERS, peer
 from tests.interop.programs import Program
 from tests.interop.stored import Stored
-
-
-@pytest.fixture(scope="module", params=PEERS)
-def other(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
-    """A registry that is not Moorage."""
-    place = tmp_path_factory.mktemp("peer") / "place"
-    with peer(request.param, place) as url:
-        stored = Stored(url)
-        yield stored
-        stored.close()
 
 
 @pytest.fixture
