@@ -150,6 +150,8 @@ def load_settings(flags: Mapping[str, object], environment: Mapping[str, str], *
     if (settings.tls_cert is None) != (settings.tls_key is None):
         raise SettingsError("tls_cert and tls_key go together: set both or none")
     _check_login(settings)
+    if settings.root.startswith("memory:") and settings.workers > 1:
+        raise SettingsError("what a worker has in memory, others have not: with the root memory: set workers to 1")
     sources = {name: raw[name][1] if name in raw else "default" for name in Settings.__struct_fields__}
     return Loaded(settings, sources)
 

@@ -25,10 +25,13 @@ def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
         stale_before: temporary files that nobody touched since (Unix time) are removed.
 
     Raises:
-        StorageError: the root holds something else, others may write into it, or it takes ``a`` and ``A`` for the
-            same name.
+        StorageError: the root is no directory or holds something else, others may write into it, or it takes ``a`` and
+            ``A`` for the same name.
     """
-    os.makedirs(tree.root, mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(tree.root, mode=0o700, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise StorageError(f"{tree.root} is no directory, or lies in what is none") from None
     if os.stat(tree.root).st_mode & stat.S_IWOTH:
         raise StorageError(f"everybody may write into {tree.root}: take that right away (chmod o-w)")
     _require_ours(tree.root)

@@ -93,10 +93,11 @@ async def test_s5_a_root_that_everybody_may_write_is_refused(root: Path) -> None
         await FilesystemStore.open(root)
 
 
-async def test_a_root_that_is_a_file_is_refused() -> None:
-    """A file is no root."""
-    with pytest.raises(StorageError):
-        await FilesystemStore.open(__file__)
+@pytest.mark.parametrize("below", ["", "/root"])
+async def test_a_root_that_is_a_file_is_refused(below: str) -> None:
+    """A file is no root, nor is one in it; and that is what is said."""
+    with pytest.raises(StorageError, match="is no directory"):
+        await FilesystemStore.open(__file__ + below)
 
 
 @pytest.mark.parametrize("key", [".moorage", ".moorage/tmp", ".moorage/staging/x"])

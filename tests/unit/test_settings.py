@@ -260,6 +260,13 @@ def test_login_settings_that_do_not_go_together(flags: dict[str, object], messag
         load_settings(flags, {})
 
 
+def test_a_root_in_memory_is_one_workers() -> None:
+    """Two workers would have two registries, and every other request would find nothing."""
+    with pytest.raises(SettingsError, match="set workers to 1"):
+        load_settings({"root": "memory:"}, {})
+    assert load_settings({"root": "memory:", "workers": 1}, {}).settings.root == "memory:"
+
+
 def test_the_signing_key_lies_beside_the_root() -> None:
     """Unless it is said where; DESIGN 8."""
     settings = load_settings({"htpasswd": "h", "root": "/images/"}, {}).settings
