@@ -1,183 +1,35 @@
-"""The gate before ``/v2``: who is let in, what the others are told, and that they learn nothing by it."""
+"""The gate before ``/v2``: who is let in, that the others learn nothing by it, and what is written down."""
 
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import httpx
 import pytest
-from moorage.auth.challenge import Challenge, parse_challenges
 from moorage.auth.principal import ANONYMOUS, Principal
 from moorage.auth.scope import Scope
-from moorage.registry.oci import ManifestUnknown, Registry, RepositoryName, Tag
-from moorage.registry.settings import load_settings
+from moorage.registry.oci import ManifestUnknown, RepositoryName, Tag
 from moorage.registry.web.app import create_app
 from moorage.registry.web.audit import AuditLog
 from moorage.registry.web.gate import Gate, _Caller, _Recent
 from moorage.registry.web.login import TokenServer
-from moorage.registry.web.proxied import proxied
 from moorage.registry.wrap.read_only import NoDelete, ReadOnly
 
 from tests.content import blob, image, push
 from tests.stage import ON_STAGE, Stage
+from tests.wire.gated import IMAGE, LAYER, MINE, challenge_of, fill, requests_of, spoken
 from tests.wire.locked import PASSWORD, Locked, authority, basic, files, foundation, locked
 
 __all__ = ["authority", "files", "foundation", "locked"]
 
 pytestmark = ON_STAGE
 
-IMAGE = image("a locked image")
-LAYER = IMAGE.blobs[-1].digest
 NEW = blob("not there yet")
 UPLOADS = "/v2/mine/boat/blobs/uploads/"
 OTHERS = ("carol", "dora", "eve", "bob")
-
-
-def challenge_of(answer: httpx.Response) -> Challenge:
-    """The one challenge of a 401."""
-    assert answer.status_code == 401, answer.text
-    (line,) = answer.headers.get_list("www-authenticate")
-    (challenge,) = parse_challenges([line])
-    return challenge
-
-
-async def fill(local: Registry, *names: str) -> None:
-    """Puts the image into repositories."""
-    for name in names:
-        await push(local, RepositoryName(name), IMAGE, "latest")
-
-
-def requests_of(name: str) -> list[tuple[str, str, str]]:
-    """Every endpoint, about content that ``fill`` makes; and the scope that it needs."""
-    base, upload, pull = f"/v2/{name}", "x" * 80, f"repository:{name}:pull"
-    return [
-        ("GET", f"{base}/manifests/latest", pull),
-        ("HEAD", f"{base}/manifests/{IMAGE.digest}", pull),
-        ("GET", f"{base}/blobs/{LAYER}", pull),
-        ("HEAD", f"{base}/blobs/{LAYER}", f"{pull},push"),
-        ("GET", f"{base}/tags/list", pull),
-        ("GET", f"{base}/referrers/{IMAGE.digest}", pull),
-        ("PUT", f"{base}/manifests/latest", f"{pull},push"),
-        ("POST", f"{base}/blobs/uploads/", f"{pull},push"),
-        ("POST", f"{base}/blobs/uploads/?digest={LAYER}", f"{pull},push"),
-        ("POST", f"{base}/blobs/uploads/?mount={LAYER}&from=a/b", f"repository:a/b:pull {pull},push"),
-        ("GET", f"{base}/blobs/uploads/{upload}", f"{pull},push"),
-        ("PATCH", f"{base}/blobs/uploads/{upload}", f"{pull},push"),
-        ("PUT", f"{base}/blobs/uploads/{upload}?digest={LAYER}", f"{pull},push"),
-        ("DELETE", f"{base}/blobs/uploads/{upload}", f"{pull},push"),
-        ("DELETE", f"{base}/manifests/latest", f"repository:{name}:delete"),
-        ("DELETE", f"{base}/manifests/{IMAGE.digest}", f"repository:{name}:delete"),
-        ("DELETE", f"{base}/blobs/{LAYER}", f"repository:{name}:delete"),
-    ]
-
-
-def spoken(requests: list[tuple[str, str, str]]) -> list[str]:
-    return [f"{method} {path.removeprefix('/v2/')[:40]}" for method, path, _ in requests]
-
-
-MINE = requests_of("mine/boat")
-
-
-# -- challenges --------------------------------------------------------------------------------------------------------
-
-
-async def test_the_ping_asks_for_a_login_whatever_is_open(locked: Locked) -> None:
-    """podman takes its challenge from the ping alone: 200 there, and it would never send credentials."""
-    challenge = challenge_of(await locked.wire.get("/v2/"))
-    assert challenge.scheme == "bearer"
-    url = str(locked.wire.base_url).rstrip("/")
-    assert challenge.parameters == {"realm": f"{url}/token", "service": "moorage"}
-    assert (await locked.wire.get("/v2/", headers=basic("eve"))).status_code == 200
-    assert (await locked.wire.get("/v2/", headers=await locked.bearer("eve"))).status_code == 200
-    assert (await locked.wire.get("/v2/", headers=await locked.bearer(""))).status_code == 200
-
-
-@pytest.mark.parametrize(("method", "path", "scope"), MINE, ids=spoken(MINE))
-async def test_a_challenge_names_what_is_needed(locked: Locked, method: str, path: str, scope: str) -> None:
-    """With the token that it asks for, and no other, the request comes in; the error's detail says the same."""
-    await fill(locked.local, "mine/boat")
-    answer = await locked.wire.request(method, path)
-    challenge = challenge_of(answer)
-    assert challenge.parameters["scope"] == scope
-    assert "error" not in challenge.parameters
-    if method != "HEAD":
-        (error,) = answer.json()["errors"]
-        assert error["code"] == "UNAUTHORIZED"
-        named = {(one["Type"], one["Class"], one["Name"], one["Action"]) for one in error["detail"]}
-        assert named == {(r.type, r.kind, r.name, action) for r, action in Scope.parse(scope).permissions}
-    allowed = await locked.wire.request(method, path, headers=await locked.bearer("alice", *scope.split()))
-    assert allowed.status_code not in (401, 403)
-
-
-async def test_a_catalog_needs_a_scope_of_its_own(locked: Locked) -> None:
-    """And then shows what its reader may pull from, no more (A18)."""
-    await fill(locked.local, "mine/boat", "theirs/boat", "public/boat")
-    challenge = challenge_of(await locked.wire.get("/v2/_catalog"))
-    assert challenge.parameters["scope"] == "registry:catalog:*"
-    seen = await locked.wire.get("/v2/_catalog", headers=await locked.bearer("carol", "registry:catalog:*"))
-    assert seen.json() == {"repositories": ["mine/boat", "public/boat"]}
-    assert (await locked.wire.get("/v2/_catalog", headers=basic("bob"))).status_code == 403
-
-
-async def test_a_challenge_is_one_line_of_quoted_values(locked: Locked) -> None:
-    """Clients read the first header only, or the last, and some only quoted values."""
-    answer = await locked.wire.get("/v2/mine/boat/tags/list")
-    (line,) = answer.headers.get_list("www-authenticate")
-    assert re.fullmatch(r'Bearer (?:[a-z]+="[^"]*",)*[a-z]+="[^"]*"', line)
-
-
-async def test_an_expired_or_broken_token_is_said_to_be_invalid(locked: Locked) -> None:
-    """containerd caches a token without its time, and fetches another only at error="invalid_token"."""
-    token = await locked.token("alice", "repository:mine/boat:pull")
-    for wrong in (token[:-4] + "AAAA", "x", "x" * 9000, "a.b.c"):
-        answer = await locked.wire.get("/v2/mine/boat/tags/list", headers={"authorization": f"Bearer {wrong}"})
-        assert challenge_of(answer).parameters["error"] == "invalid_token", wrong
-        assert (await locked.wire.get("/v2/", headers={"authorization": f"Bearer {wrong}"})).status_code == 401
-
-
-async def test_a_token_for_something_else_is_insufficient(locked: Locked) -> None:
-    """401 and the scope that would do, where the policy would allow it; 403 where it would not."""
-    await fill(locked.local, "mine/boat")
-    headers = await locked.bearer("alice", "repository:mine/other:pull")
-    answer = await locked.wire.get("/v2/mine/boat/manifests/latest", headers=headers)
-    parameters = challenge_of(answer).parameters
-    assert (parameters["error"], parameters["scope"]) == ("insufficient_scope", "repository:mine/boat:pull")
-    headers = await locked.bearer("bob", "repository:mine/boat:pull")
-    answer = await locked.wire.get("/v2/mine/boat/manifests/latest", headers=headers)
-    assert (answer.status_code, answer.json()["errors"][0]["code"]) == (403, "DENIED")
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        pytest.param("Basic", id="no value"),
-        pytest.param("Basic !!!", id="not base64"),
-        pytest.param("Basic " + base64.b64encode(b"alice").decode(), id="no colon"),
-        pytest.param("Basic " + base64.b64encode(b"\xff:\xff").decode(), id="not UTF-8"),
-        pytest.param("Basic " + base64.b64encode(b"alice:wrong").decode(), id="wrong password"),
-        pytest.param("Digest alice", id="another scheme"),
-        pytest.param("Bearer", id="no token"),
-        pytest.param("Basic " + base64.b64encode(b"alice:" + b"x" * 16384).decode(), id="T10: longer than 16 KiB"),
-        pytest.param("", id="nothing"),
-    ],
-)
-async def test_a_header_that_is_no_login(locked: Locked, value: str) -> None:
-    """401 with a challenge, also where everybody may read: what was sent was meant."""
-    await fill(locked.local, "public/boat")
-    for path in ("/v2/", "/v2/public/boat/manifests/latest"):
-        challenge_of(await locked.wire.get(path, headers={"authorization": value}))
-
-
-async def test_two_logins_in_one_request_are_none(locked: Locked) -> None:
-    """Whichever was believed, a proxy may have meant the other one."""
-    one = basic("alice")["authorization"]
-    answer = await locked.wire.get("/v2/", headers=[("authorization", one), ("authorization", one)])
-    assert answer.status_code == 401
 
 
 # -- who may -----------------------------------------------------------------------------------------------------------
@@ -347,63 +199,6 @@ async def test_a14_t14_refused_before_the_body(locked: Locked, method: str, path
     assert b"connection: close" in answer, "what follows on the connection could be the body or not"
 
 
-# -- external addresses ------------------------------------------------------------------------------------------------
-
-
-async def realm(locked: Locked, headers: dict[str, str]) -> str:
-    return challenge_of(await locked.wire.get("/v2/", headers=headers)).parameters["realm"]
-
-
-FORWARDED = {"x-forwarded-proto": "https", "x-forwarded-host": "registry.example", "x-forwarded-for": "192.0.2.9"}
-
-
-async def test_t12_nobody_is_believed_unasked(locked: Locked) -> None:
-    """T12: without --trusted-proxies what a client says about itself changes nothing."""
-    headers = {**FORWARDED, "forwarded": "proto=https;host=registry.example", "host": "here.example:5000"}
-    assert await realm(locked, headers) == "http://here.example:5000/token"
-
-
-@pytest.mark.parametrize(("networks", "is_trusted"), [("192.0.2.0/24", False), ("127.0.0.0/8,10.0.0.0/8", True)])
-async def test_t12_only_proxies_that_were_named(locked: Locked, stage: Stage, networks: str, is_trusted: bool) -> None:
-    """T12: a request that comes from elsewhere cannot choose its address, scheme or host."""
-    seen: list[str] = []
-    inner = create_app(locked.local, gate=Gate(locked.local, locked.authority))
-
-    async def watching(scope: object, receive: object, send: object) -> None:
-        seen.append(scope["client"][0])  # type: ignore[index]
-        await inner(scope, receive, send)  # type: ignore[arg-type]
-
-    trusted = load_settings({"trusted_proxies": networks}, {}).settings.trusted_proxies
-    stage.show(proxied(watching, trusted))
-    expected = "https://registry.example/token" if is_trusted else "http://here.example/token"
-    assert await realm(locked, {**FORWARDED, "host": "here.example"}) == expected
-    chain = {"x-forwarded-for": "203.0.113.5, 192.0.2.9, 10.1.1.1", "x-forwarded-proto": "gopher"}
-    assert (await realm(locked, {**chain, "host": "h"})).startswith("http://h/")
-    assert (
-        await realm(locked, {"x-forwarded-host": "a b", "x-forwarded-for": "junk", "host": "h"})
-    ) == "http://h/token"
-    assert seen == (["192.0.2.9", "192.0.2.9", "127.0.0.1"] if is_trusted else ["127.0.0.1"] * 3)
-
-
-async def test_an_external_url_is_the_last_word(locked: Locked, stage: Stage) -> None:
-    """Whatever the Host header says."""
-    stage.show(create_app(locked.local, gate=Gate(locked.local, locked.authority, external_url="https://r.example")))
-    assert await realm(locked, {"host": "other.example"}) == "https://r.example/token"
-
-
-async def test_callers_are_remembered_for_a_second(locked: Locked) -> None:
-    """T5: no longer; however many come, memory is bounded."""
-    recent, caller = _Recent(), _Caller(locked.authority.rights_of_nobody(), locked.local)
-    assert recent.find(b"Bearer secret", 100.0) is None
-    recent.keep(b"Bearer secret", caller)
-    assert recent.find(b"Bearer secret", 100.9) is caller
-    assert recent.find(b"Bearer other", 100.9) is None
-    assert recent.find(b"Bearer secret", 101.0) is None
-    for number in range(5000):
-        recent.keep(b"%d" % number, caller)
-    assert len(recent._kept) <= 1024
-
-
 # -- what is taken away, and what is written down ----------------------------------------------------------------------
 
 
@@ -461,3 +256,16 @@ async def test_a_refused_push_leaves_nothing(locked: Locked) -> None:
     assert answer.status_code == 403
     with pytest.raises(ManifestUnknown):
         await locked.local.resolve_manifest(RepositoryName("mine/new"), Tag("x"))
+
+
+async def test_callers_are_remembered_for_a_second(locked: Locked) -> None:
+    """T5: no longer; however many come, memory is bounded."""
+    recent, caller = _Recent(), _Caller(locked.authority.rights_of_nobody(), locked.local)
+    assert recent.find(b"Bearer secret", 100.0) is None
+    recent.keep(b"Bearer secret", caller)
+    assert recent.find(b"Bearer secret", 100.9) is caller
+    assert recent.find(b"Bearer other", 100.9) is None
+    assert recent.find(b"Bearer secret", 101.0) is None
+    for number in range(5000):
+        recent.keep(b"%d" % number, caller)
+    assert len(recent._kept) <= 1024
