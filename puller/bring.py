@@ -112,7 +112,7 @@ class Bringing:
                 self._fetcher() as fetcher,
                 asyncio.TaskGroup() as group,
             ):
-                await self._workers.run(partial(self._note, blobs))
+                await self._workers.run(partial(self._prepare, manifest, blobs))
                 fetches = {blob.digest: group.create_task(self._fetch(fetcher, blob)) for blob in blobs}
                 if self._unfolding is not None:
                     await self._unfolding.unpack(manifest, fetcher, fetches, group)
@@ -122,12 +122,14 @@ class Bringing:
             self._done.unpacked, self._done.remarks = self._unfolding.done, self._unfolding.remarks
         return self._done
 
-    def _note(self, blobs: Sequence[Descriptor]) -> None:
-        """Notes at once what is going to be published, if there is room: each note waits for the disk."""
+    def _prepare(self, manifest: Manifest, blobs: Sequence[Descriptor]) -> None:
+        """Does what waits for the disk now, if there is room: notes what is going to be published, all at once, and
+        stores the manifest. Once bulk data is being written, the journal of ext4 lets nobody pass who waits."""
         files = self._store.files
         absent = [blob for blob in blobs if not os.path.exists(files.blob_path(blob.digest))]
         _check_room(files, absent)
         files.unsynced.note(blobs=[blob.digest for blob in absent])
+        files.place_blob(manifest.content, manifest.digest)
 
     def _fetcher(self) -> Fetcher:
         return Fetcher(

@@ -81,7 +81,9 @@ class Unfolding:
         if self._target:
             await self._merge(self._target, arriving, fetches)
             return
-        await self._workers.run(partial(self._store.files.unsynced.note, trees=[la.diff_id for la in layers]))
+        # All notes at once, because each waits for the disk; a tree waits for its own when it is made, and not before.
+        noting = partial(self._store.files.unsynced.note, trees=[layer.diff_id for layer in layers])
+        group.create_task(self._workers.run(noting))
         order = list(fetches)
         alone = {layer.diff_id: layer for layer in arriving}.values()
         for layer in sorted(alone, key=lambda layer: order.index(layer.descriptor.digest)):

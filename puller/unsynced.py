@@ -51,9 +51,10 @@ class Unsynced:
     def note(self, *, blobs: Iterable[Digest] = (), trees: Iterable[Digest] = ()) -> None:
         """Notes what will be published unsynced. On return the notes are on the disk; noted again costs nothing."""
         names = {*map(_blob, blobs), *map(_tree, trees)}
+        if self._are_noted(names):  # who has nothing to write does not wait for those who have
+            return
         with self._lock:
-            # Looked at again, because another process may have settled meanwhile.
-            if not (names <= self._noted and all(os.path.exists(os.path.join(self._here, name)) for name in names)):
+            if not self._are_noted(names):
                 self._write(names)
                 self._noted |= names
 
@@ -90,6 +91,10 @@ class Unsynced:
                 for name in os.listdir(folder):
                     os.unlink(os.path.join(folder, name))
                 os.rmdir(folder)
+
+    def _are_noted(self, names: set[str]) -> bool:
+        """Whether the notes are on the disk. Looked at there, because another process may have settled meanwhile."""
+        return names <= self._noted and all(os.path.exists(os.path.join(self._here, name)) for name in names)
 
     def _write(self, names: Iterable[str]) -> None:
         is_new = not os.path.isdir(self._here)

@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from moorage.puller import unsynced
 from moorage.puller.errors import BrokenLayer, NoMatchingPlatform, TargetExists, UnsafeLayer
-from moorage.puller.events import BlobDone, Event, LayerUnpacked, Resumed
+from moorage.puller.events import BlobDone, BlobStarted, Event, LayerUnpacked, Resumed
 from moorage.puller.pull import pull_image
 from moorage.puller.remote import RemoteRegistry
 from moorage.puller.results import PullResult
+from moorage.puller.staging import sync_directory
 from moorage.puller.store import Store
 from moorage.puller.unsynced import Unsynced
 from moorage.registry.oci import (
@@ -362,6 +364,39 @@ async def test_a_tree_from_before_a_reboot_is_made_anew(registry: LoopbackRegist
     await _pull(registry, store)
     assert (tree / "usr/bin/tool").read_text() == _BASE["usr/bin/tool"]
     assert _requests(registry) == ["HEAD manifests"]
+
+
+async def test_unpacking_does_not_wait_for_notes(
+    registry: LoopbackRegistry, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk may take a second to take a note while a layer is written; only what appears waits for it."""
+    registry.add_image("team/app:v1", _BASE)
+    waited: list[bool] = []
+
+    def sync_slowly(path: str) -> None:
+        if any(name.startswith("tree-") for name in os.listdir(path)):
+            deadline = time.monotonic() + 60
+            while not any(Path(store.root, "staging").rglob("tool")) and time.monotonic() < deadline:
+                time.sleep(0.01)
+            waited.append(time.monotonic() < deadline)
+        sync_directory(path)
+
+    monkeypatch.setattr(unsynced, "sync_directory", sync_slowly)
+    await _pull(registry, store)
+    assert waited == [True]
+
+
+async def test_the_manifest_is_on_the_disk_before_the_first_blob(registry: LoopbackRegistry, store: Store) -> None:
+    """Later it would wait until much else is written. No name leads to it before all is there."""
+    digest = Digest.parse(registry.add_image("team/app:v1", _BASE))
+    seen_then: list[tuple[bool, int]] = []
+
+    def look(event: Event) -> None:
+        if isinstance(event, BlobStarted):
+            seen_then.append((store.files.has_blob(digest), len(store.files.read_index())))
+
+    await _pull(registry, store, on_event=look)
+    assert set(seen_then) == {(True, 0)}
 
 
 async def test_equal_layers_are_one(registry: LoopbackRegistry, store: Store) -> None:
