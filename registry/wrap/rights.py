@@ -108,9 +108,13 @@ class Rights:
         return decide(self.policy, self.principal, Action.PULL, repository.value).allowed
 
     def refusal(self, decision: Decision) -> OciError:
-        """What to say to the caller: log in, get another token, or no. It says nothing of what there is (rule A18)."""
+        """What to say to the caller: log in, get another token, or no. It says nothing of what there is (rule A18); of
+        immutable tags only they hear who may push or delete there.
+        """
         needs_login = decision.rule == TOKEN or (self.principal.is_anonymous and decision.rule != IMMUTABLE)
-        return Unauthorized() if needs_login else Denied()
+        if needs_login:
+            return Unauthorized()
+        return Denied("an immutable tag cannot be moved or deleted" if decision.rule == IMMUTABLE else None)
 
     def _by_issuer(self, action: Action, name: str, tag: str | None) -> Decision:
         if tag is not None and action in (Action.UPDATE, Action.DELETE) and self.policy.is_immutable(name, tag):

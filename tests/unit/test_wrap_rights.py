@@ -96,3 +96,15 @@ def test_a_refusal_is_401_exactly_where_a_login_or_another_token_could_help(
     if not decision.allowed:
         could_help = who.is_anonymous or decide(policy, who, action, name).allowed
         assert isinstance(rights.refusal(decision), Unauthorized if could_help else Denied)
+
+
+def test_whoever_may_push_hears_that_a_tag_is_immutable() -> None:
+    """Else they would look for a rule that is missing."""
+    crew = Rule("crew", (RepositoryPattern("mine/**"),), frozenset(Action), principals=frozenset({"alice"}))
+    fixed = ImmutableTags((RepositoryPattern("mine/**"),), (TextPattern("v*"),))
+    rights = Rights(Principal("alice"), Policy(rules=(crew,), immutable_tags=(fixed,)))
+    refusals = [
+        rights.refusal(rights.decide(Action.UPDATE, RepositoryName(name), tag=Tag("v1")))
+        for name in ("mine/boat", "theirs/boat")
+    ]
+    assert ["immutable" in refusal.message for refusal in refusals] == [True, False]
