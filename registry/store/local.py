@@ -34,6 +34,7 @@ from moorage.registry.store.blobs import Blobs
 from moorage.registry.store.border import refusals
 from moorage.registry.store.links import Links
 from moorage.registry.store.manifests import Manifests
+from moorage.registry.store.records import Records
 from moorage.registry.store.tags import Tags
 from moorage.registry.store.uploads import Uploads
 from moorage.storage_backends.base import ABSENT, CommonPrefix, ObjectStore, read_all
@@ -61,11 +62,12 @@ class LocalRegistry(Registry):
         self._store = store
         self._clock = clock
         self._presigns = redirect and store.capabilities.presigns
-        links = Links(store, clock)
+        records = Records(store)
+        links = Links(store, records, clock)
         self._blobs = Blobs(store, links)
         self._uploads = Uploads(store, self._blobs)
         self._tags = Tags(store)
-        self._manifests = Manifests(store, self._blobs, links, self._tags, allow_sparse=allow_sparse)
+        self._manifests = Manifests(store, records, self._blobs, links, self._tags, allow_sparse=allow_sparse)
 
     @classmethod
     async def open(

@@ -55,10 +55,11 @@ class _Edges:
 class Manifests:
     """The manifests of all repositories."""
 
-    def __init__(self, store: ObjectStore, blobs: Blobs, links: Links, tags: Tags, *, allow_sparse: bool) -> None:
-        self._store, self._blobs, self._links, self._tags = store, blobs, links, tags
+    def __init__(
+        self, store: ObjectStore, records: Records, blobs: Blobs, links: Links, tags: Tags, *, allow_sparse: bool
+    ) -> None:
+        self._store, self._records, self._blobs, self._links, self._tags = store, records, blobs, links, tags
         self._allow_sparse = allow_sparse
-        self._records = Records(store)
         self.referrers = Referrers(store)
 
     async def resolve(self, repository: RepositoryName, reference: Tag | Digest) -> Descriptor:
@@ -209,21 +210,13 @@ class Manifests:
 
     async def _may_rely_on(self, repository: RepositoryName, blob: Digest) -> bool:
         # Without the first question, a put that looked for links before a delete would bring the blob back after it.
-        if not await self._is_allowed(repository, blob):
+        if not await self._links.allow(repository, blob):
             return False
         try:
             await self._blobs.usable(blob)
         except BlobUnknown:
             return False
         return True
-
-    async def _is_allowed(self, repository: RepositoryName, blob: Digest) -> bool:
-        """Whether something else than puts under way, ours or others', lets the repository have the blob."""
-        for link in await self._links.all(repository, blob):
-            manifest = layout.parse_manifest_link(link.key)
-            if manifest is None or await self._records.find(repository, *manifest) is not None:
-                return True
-        return False
 
     async def _holder(self, repository: RepositoryName, links: Sequence[ObjectInfo]) -> Digest | None:
         """A manifest, published or being put, that holds one of the links; None where none does."""

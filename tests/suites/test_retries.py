@@ -6,18 +6,20 @@ Law: the writer is suspended at every one of its storage calls, others answer wh
 from __future__ import annotations
 
 import itertools
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextlib import suppress
+from typing import Any
 
 import pytest
 from moorage.registry.oci import ManifestUnknown, Registry, Tag
 from moorage.registry.store import LocalRegistry, layout
 from moorage.registry.store.links import Links
+from moorage.registry.store.records import Records
 from moorage.registry.store.tags import Tags
-from moorage.storage_backends.base import ObjectInfo
+from moorage.storage_backends.base import ObjectInfo, ObjectStore
 from moorage.storage_backends.memory import MemoryStore
 
-from tests.content import blob, image, push, push_blobs, repository
+from tests.content import image, push, push_blobs, repository
 from tests.interleaving import Actor, Scheduler, SteppedStore, complete
 
 _HERE = repository("a")
@@ -110,12 +112,11 @@ def test_a_put_that_begins_again_leaves_a_tag_that_moved_on() -> None:
 
 def test_a_link_beside_those_of_manifests_is_taken_back_when_these_are_gone() -> None:
     """Who asks for a blob that only manifests link does not bring it back after its last link was dropped."""
-    digest = blob("lone").digest
     for first in itertools.count():
         scheduler, store = Scheduler(0, leap=0), MemoryStore()
-        complete(store.put(layout.manifest_link(_HERE, digest, _IMAGE.digest, layout.new_generation()), b""))
-        renewal = Links(SteppedStore(store, scheduler)).renew(_HERE, digest)
-        asker = Actor(_discard(renewal))
+        complete(push(complete(LocalRegistry.open(store)), _HERE, _IMAGE))
+        complete(_drop_links(store, "/u-"))
+        asker = Actor(_discard(_renew(SteppedStore(store, scheduler))))
         over = not all(scheduler.resume(asker) for _ in range(first))
         complete(_drop_links(store))
         while scheduler.resume(asker):
@@ -123,6 +124,20 @@ def test_a_link_beside_those_of_manifests_is_taken_back_when_these_are_gone() ->
         assert complete(_links(store)) == []
         if over:
             return
+
+
+def test_the_link_of_a_put_under_way_vouches_for_nobody() -> None:
+    """Else a question would make a link on the strength of it, and the put go on on the strength of that."""
+    store = MemoryStore()
+    digest, generation = _IMAGE.blobs[0].digest, layout.new_generation()
+    complete(store.put(layout.manifest_record(_HERE, _IMAGE.digest, generation), b"{}\n"))
+    complete(store.put(link := layout.manifest_link(_HERE, digest, _IMAGE.digest, generation), b""))
+    assert not complete(_renew(store))
+    assert complete(_links(store)) == [link]
+
+
+def _renew(store: ObjectStore) -> Coroutine[Any, Any, bool]:
+    return Links(store, Records(store)).renew(_HERE, _IMAGE.blobs[0].digest)
 
 
 async def _discard(answer: Awaitable[object]) -> None:
@@ -133,6 +148,7 @@ async def _links(store: MemoryStore) -> list[str]:
     return [entry.key async for entry in store.list("links/") if isinstance(entry, ObjectInfo)]
 
 
-async def _drop_links(store: MemoryStore) -> None:
+async def _drop_links(store: MemoryStore, kind: str = "") -> None:
     for key in await _links(store):
-        await store.delete(key)
+        if kind in key:
+            await store.delete(key)
