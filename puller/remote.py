@@ -187,9 +187,12 @@ class RemoteRegistry(RemoteUploader):
         if named is not None and digest != named:
             raise BadAnswer(f"{self._wire.origin}: the manifest {reference} does not have the digest {named}")
         try:
-            return Manifest.of(content, media_type, digest=digest)
+            manifest = Manifest.of(content, media_type, digest=digest)
+            _ = manifest.document  # parsed where it can be said whose it is
         except ManifestInvalid as exc:
-            raise BadAnswer(f"{self._wire.origin}: manifest {reference}: {exc.message}") from exc
+            what = f"{self._wire.origin}: manifest {reference} of {repository}"
+            raise BadAnswer(f"{what}: {exc.message}", detail=exc.detail) from exc
+        return manifest
 
     async def push_blob(
         self, repository: RepositoryName, descriptor: Descriptor, content: AsyncIterable[bytes]

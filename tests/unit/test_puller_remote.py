@@ -33,7 +33,7 @@ from moorage.registry.oci import (
     Unauthorized,
     Unsupported,
 )
-from moorage.registry.oci.media_types import OCI_IMAGE, OCI_INDEX
+from moorage.registry.oci.media_types import OCI_IMAGE, OCI_INDEX, SCHEMA1_TYPES
 
 from tests.content import artifact, blob, chunked, image, index, read_bytes, repository
 from tests.scripted import Reply, Scripted, Seen, scripted
@@ -79,6 +79,20 @@ async def test_a_manifest_is_what_was_asked_for(answer: Callable[[Seen], Reply],
     async with _connected(answer) as (_, registry):
         with pytest.raises(error):
             await registry.read_manifest(_HERE, _IMAGE.digest)
+
+
+@pytest.mark.parametrize(
+    ("body", "media_type", "said"),
+    [
+        pytest.param(b"hello", OCI_IMAGE, "not JSON", id="no JSON"),
+        pytest.param(b'{"schemaVersion":1}', min(SCHEMA1_TYPES), "docker schema 1 is not supported", id="schema 1"),
+    ],
+)
+async def test_a_manifest_of_no_use_is_told_with_its_place(body: bytes, media_type: str, said: str) -> None:
+    """The registry, the repository and the tag: it is not the caller who wrote it."""
+    async with _connected(_always(200, body, content_type=media_type)) as (server, registry):
+        with pytest.raises(BadAnswer, match=f"{server.url}: manifest v1 of {_HERE}: {said}"):
+            await registry.read_manifest(_HERE, Tag("v1"))
 
 
 async def test_a_manifest_by_tag_has_the_digest_that_was_said() -> None:
