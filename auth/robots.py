@@ -1,7 +1,7 @@
 """Robots: accounts for programs, with a secret that we made, an end, and no password to remember.
 
 Law: the secret is shown once and kept only as its SHA-256, which is enough for 238 random bits; every robot expires;
-a revoked one is gone for every worker and replica within ``state.RECENT`` seconds. Its secret is recognisable
+a revoked one is gone for every worker and replica within two seconds (``state.RECENT``). Its secret is recognisable
 (``mrg_…`` with a checksum), so that scanners find it where it does not belong.
 """
 

@@ -14,8 +14,9 @@ from typing import Final, Protocol
 
 __all__ = ["RECENT", "RecentState", "State", "Stored"]
 
-RECENT: Final = 2.0
-"""Seconds for which a request may rely on what it read before: how late, at most, a revocation is seen elsewhere."""
+RECENT: Final = 1.0
+"""Seconds for which a request may rely on what it read before. The gate remembers a caller for one more: a revocation
+is seen everywhere within two."""
 
 _REMEMBERED: Final = 4096
 

@@ -55,6 +55,8 @@ __all__ = ["REALM", "Gate", "as_refusal"]
 _log: Final = logging.getLogger(__name__)
 
 _RECENTLY: Final = 1.0
+"""Seconds; with ``state.RECENT`` they are the two within which a revocation is seen."""
+
 _MOST_RECENT: Final = 1024
 
 REALM: Final = "moorage"

@@ -78,7 +78,7 @@ async def test_a_store_that_does_not_answer() -> None:
 
 
 async def test_recent_state() -> None:
-    """Within two seconds a value, or that there is none, is not asked for again; after that it is."""
+    """Within a second a value, or that there is none, is not asked for again; after that it is."""
     seconds, below = [0.0], StoredState(MemoryStore())
     recent = RecentState(below, clock=lambda: seconds[0])
     assert await recent.read("a") is None

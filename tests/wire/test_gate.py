@@ -11,10 +11,11 @@ from urllib.parse import urlsplit
 import pytest
 from moorage.auth.principal import ANONYMOUS, Principal
 from moorage.auth.scope import Scope
+from moorage.auth.state import RECENT
 from moorage.registry.oci import ManifestUnknown, RepositoryName, Tag
 from moorage.registry.web.app import create_app
 from moorage.registry.web.audit import AuditLog
-from moorage.registry.web.gate import Gate, _Caller, _Recent
+from moorage.registry.web.gate import _RECENTLY, Gate, _Caller, _Recent
 from moorage.registry.web.login import TokenServer
 from moorage.registry.wrap.read_only import NoDelete, ReadOnly
 
@@ -200,6 +201,11 @@ async def test_a14_t14_refused_before_the_body(locked: Locked, method: str, path
 
 
 # -- what is taken away, and what is written down ----------------------------------------------------------------------
+
+
+async def test_t5_what_is_taken_away_is_gone_within_two_seconds() -> None:
+    """T5: as `moorage token revoke` says: what the reader of the state and what the gate remember, together."""
+    assert RECENT + _RECENTLY <= 2
 
 
 async def test_t5_a_token_of_somebody_who_is_gone(locked: Locked) -> None:
