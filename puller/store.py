@@ -219,6 +219,9 @@ class Store:
 
 
 def default_store() -> str:
-    """``$MOORAGE_STORE``, else ``moorage`` in ``$XDG_DATA_HOME``, else ``~/.local/share/moorage``."""
-    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
-    return os.environ.get("MOORAGE_STORE") or os.path.join(data, "moorage")
+    """``$MOORAGE_STORE``, else ``moorage`` in ``$XDG_DATA_HOME``, else ``~/.local/share/moorage``.
+
+    A ``~`` at the beginning is the home, because no shell has read the variables in a CI system's YAML.
+    """
+    data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
+    return os.path.expanduser(os.environ.get("MOORAGE_STORE") or os.path.join(data, "moorage"))

@@ -16,7 +16,7 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.pack import pack_directory
 from moorage.puller.show.stock import history_lines, human_age
 from moorage.puller.stock.images import History, Step
-from moorage.puller.store import Store
+from moorage.puller.store import Store, default_store
 from moorage.registry.oci import ANY_VALUE, Descriptor, Digest, Platform, Reference, Tag
 from moorage.registry.oci.media_types import OCI_LAYER_GZIP
 
@@ -55,6 +55,27 @@ def _put(files: LayoutFiles, scratch: Path) -> None:
 
 def _documents(lines: list[str]) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize(
+    ("variables", "place"),
+    [
+        pytest.param({}, "home/.local/share/moorage", id="nothing said"),
+        pytest.param({"XDG_DATA_HOME": "/data"}, "/data/moorage", id="the user's data"),
+        pytest.param({"XDG_DATA_HOME": "/data", "MOORAGE_STORE": "/store"}, "/store", id="the variable"),
+        pytest.param({"MOORAGE_STORE": "~/store"}, "home/store", id="the variable, as YAML has it"),
+    ],
+)
+def test_where_the_store_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], place: str
+) -> None:
+    """Without a flag."""
+    for name in ("XDG_DATA_HOME", "MOORAGE_STORE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert default_store() == str(tmp_path / place)
 
 
 def test_images_are_a_table(run: Run) -> None:
