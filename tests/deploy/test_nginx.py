@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import random
+import re
 import time
 from collections.abc import Iterator
 from itertools import pairwise
@@ -12,6 +13,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from moorage.registry.web.protocol import Connection
 
 from tests.deploy.stack import PASSWORD, USER, Stack, stack, with_redirects
 from tests.interop.images import sample_layout
@@ -80,6 +82,13 @@ def test_the_check_of_streaming_can_fail(tmp_path: Path) -> None:
         assert _push(client, Layer(16)) == 201
         assert _BUFFERED in running.log("nginx")
         assert _written(running) - before >= 16 * _MIB
+
+
+def test_nginx_closes_idle_connections_first() -> None:
+    """A request on a connection that the registry is just closing is lost, and nginx sends no PATCH twice: 502."""
+    shipped = Path(__file__).parents[2] / "deploy" / "nginx.conf"
+    (seconds,) = re.findall(r"^ *keepalive_timeout ([0-9]+)s;$", shipped.read_text(), re.MULTILINE)
+    assert int(seconds) < Connection.idle_deadline
 
 
 def test_chunks_go_to_both_replicas(shipped: Stack, client: httpx.Client) -> None:
