@@ -123,7 +123,7 @@ def test_nobody_without_an_account(shipped: Stack) -> None:
 
 def test_the_token_of_a_job_may_be_as_long_as_the_registry_takes(shipped: Stack) -> None:
     """12 KiB, as the password of a Basic login: it is the registry that refuses this one."""
-    with httpx.Client(base_url=shipped.url, verify=shipped.trust(), auth=("oidc", "x" * 12_000)) as job:
+    with httpx.Client(base_url=shipped.url, verify=shipped.trust(), auth=("oidc", "x" * 12_000), timeout=60) as job:
         answer = job.get("/token")
     assert (answer.status_code, answer.json()["errors"][0]["code"]) == (401, "UNAUTHORIZED")
 

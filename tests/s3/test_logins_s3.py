@@ -123,7 +123,7 @@ def test_a_robot_made_on_the_command_line(server: S3Server, tmp_path: Path) -> N
 
 def _login(url: str, secret: str) -> int:
     shown = base64.b64encode(f"robot+ci:{secret}".encode()).decode()
-    return httpx.get(f"{url}/v2/", headers={"authorization": f"Basic {shown}"}, trust_env=False).status_code
+    return httpx.get(f"{url}/v2/", headers={"authorization": f"Basic {shown}"}, trust_env=False, timeout=60).status_code
 
 
 def _moorage(server: S3Server, *words: str) -> str:
