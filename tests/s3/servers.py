@@ -6,6 +6,7 @@ Law: a free port of 127.0.0.1, keys made up for the run, stopped again; a test t
 from __future__ import annotations
 
 import base64
+import os
 import random
 import secrets
 import shutil
@@ -28,6 +29,9 @@ from botocore.config import Config
 __all__ = ["DOMAIN", "KMS_KEY", "SERVERS", "S3Server", "free_port", "running"]
 
 _START = 60.0
+_BESIDE = 16
+"""Test processes side by side that never choose the same port."""
+
 KMS_KEY = "our-key"
 """The one key of "minio with keys"."""
 
@@ -134,9 +138,10 @@ def running(name: str, place: Path) -> Iterator[S3Server]:
 
 
 def free_port() -> int:
-    """A port for a server that wants to be told one. The kernel gives others only from 32768 on, so that nobody gets
-    this one before the server has it."""
-    for port in random.sample(range(10_000, 30_000), 100):
+    """A port for a server that wants to be told one. The kernel gives others only from 32768 on, and test processes
+    that run side by side choose among different ones, so that nobody gets this one before the server has it."""
+    beside = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    for port in random.sample(range(10_000 + beside % _BESIDE, 30_000, _BESIDE), 100):
         with suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
     raise AssertionError("no free port")
