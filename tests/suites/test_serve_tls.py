@@ -8,7 +8,8 @@ import ssl
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import httpx
 import pytest
@@ -21,9 +22,8 @@ AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("127.0.0.1", "localhost")
 
 
-@pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoorageProcess]:
-    directory = tmp_path_factory.mktemp("tls")
+@contextmanager
+def _serving(directory: Path) -> Iterator[MoorageProcess]:
     chain, key = directory / "chain.pem", directory / "key.pem"
     for pem in CERTIFICATE.cert_chain_pems:
         pem.write_to_path(chain, append=True)
@@ -32,6 +32,13 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoorageProcess]
     assert tls_context(str(chain), str(key)).minimum_version is ssl.TLSVersion.TLSv1_2
     arguments = ("--tls-cert", str(chain), "--tls-key", str(key), "--drain-delay", "0")
     with MoorageProcess(directory / "root", *arguments, workers=2) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MoorageProcess]:
+    """One for the tests that leave it running."""
+    with _serving(tmp_path_factory.mktemp("tls")) as server:
         yield server
 
 
@@ -87,9 +94,9 @@ def test_plain_http_on_the_tls_port_is_refused(server: MoorageProcess) -> None:
         assert b"200" not in sock.recv(1000)
 
 
-def test_the_server_drains_with_tls_too(server: MoorageProcess) -> None:
-    """Last, because it stops the server of this module: kept TLS connections do not hold up the end."""
-    with httpx.Client(verify=_context(), timeout=60) as client:
+def test_the_server_drains_with_tls_too(tmp_path: Path) -> None:
+    """Kept TLS connections do not hold up the end."""
+    with _serving(tmp_path) as server, httpx.Client(verify=_context(), timeout=60) as client:
         client.get(f"{server.url}/v2/")
         began = time.monotonic()
         assert server.stop() == 0
