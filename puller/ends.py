@@ -106,6 +106,7 @@ class Opener:
             platform=extent.platform,
             referrers=extent.referrers,
             foreign=extent.foreign,
+            name=here.name,
             names=names,
         )
         return Ends(here, there, wish)

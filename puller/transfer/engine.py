@@ -58,7 +58,7 @@ async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event:
     selection = await select(source, wish)
     root, blobs = selection.root, selection.blobs
     size = sum(blob.size for blob in blobs)
-    on_event(Resolved(str(wish.reference), root.descriptor, len(blobs), size, blobs))
+    on_event(Resolved(wish.name or str(wish.reference), root.descriptor, len(blobs), size, blobs))
     async with _receiving(destination, selection), _fetching(source, destination, on_event) as fetcher:
         carrier = Carrier(source, destination, wish.known(source, destination), on_event, fetcher)
         moved = await for_each(blobs, carrier.carry, limit=_PARALLEL)

@@ -22,6 +22,7 @@ class Wish:
         tags: what shall name it at the destination.
         referrers: also copies signatures, SBOMs and whatever else refers to the image.
         foreign: also sends foreign layers, which otherwise stay at their vendor's.
+        name: what people call the source; empty: the reference.
         names: the store, which knows names of the destination's registry and so where blobs can be mounted from.
     """
 
@@ -30,6 +31,7 @@ class Wish:
     platform: Platform | None = None
     referrers: bool = False
     foreign: bool = False
+    name: str = ""
     names: StoredNames | None = None
 
     def known(self, source: Place, destination: Place) -> Known:

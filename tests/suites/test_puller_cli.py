@@ -115,6 +115,7 @@ def test_json_is_one_document_per_line(moorage: Moorage, host: str, files: Path)
     pushed = moorage.documents("push", files, f"{host}/json:v1", "--json")
     assert [document["event"] for document in pushed[:2]] == ["Packed", "Resolved"]
     assert pushed[-1]["event"] == "Pushed"
+    assert pushed[1]["reference"] == str(files)
     pulled = moorage.documents("pull", f"{host}/json:v1", "--json")
     assert {"Resolved", "BlobStarted", "BlobDone", "ManifestDone", "LayerUnpacked", "Finished", "Pulled"} == {
         document["event"] for document in pulled
