@@ -338,7 +338,9 @@ def _is_caught(**faults: Any) -> bool:
         pytest.param(Omissions(second_mark=True), [push_old], id="it marks once"),
         pytest.param(Omissions(doom_until_the_end=True), [push_old], id="it removes the doom first"),
         pytest.param(Omissions(reservations=True), [push_slowly], id="it overlooks manifests being put"),
-        pytest.param(Omissions(giving_up=True), [push_old, push_slowly], id="it overlooks old ones without giving them up"),
+        pytest.param(
+            Omissions(giving_up=True), [push_old, push_slowly], id="it overlooks old ones without giving them up"
+        ),
     ],
 )
 def test_a_broken_collector_is_caught(omissions: Omissions, acts: Sequence[Act]) -> None:
