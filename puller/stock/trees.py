@@ -2,7 +2,7 @@
 
 Law: the layer is unpacked once more, aside, and the two are compared: kinds, modes, contents, targets of links and
 numbers of devices. Owners and times are not, which a copy of the store as another user may not keep. Looking changes
-nothing: where the owner may not read a file, its size has to do. This module blocks.
+nothing: where we may not read a file, its size has to do. This module blocks.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import os
 import stat
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
 
 from moorage.puller.errors import BrokenLayer, UnsafeLayer
@@ -86,18 +86,18 @@ def _compare(tree: int, fresh: int, name: str) -> str | None:
     one, other = (os.stat(name, dir_fd=parent, follow_symlinks=False) for parent in (tree, fresh))
     if (one.st_mode, one.st_rdev) != (other.st_mode, other.st_rdev):
         return ""
-    is_readable = os.geteuid() == 0 or bool(one.st_mode & stat.S_IRUSR)
     if stat.S_ISLNK(one.st_mode):
         return None if os.readlink(name, dir_fd=tree) == os.readlink(name, dir_fd=fresh) else ""
     if stat.S_ISREG(one.st_mode) and one.st_size != other.st_size:
         return ""
-    if not is_readable or not (stat.S_ISREG(one.st_mode) or stat.S_ISDIR(one.st_mode)):
+    if not (stat.S_ISREG(one.st_mode) or stat.S_ISDIR(one.st_mode)):
         return None
-    with ExitStack() as stack:
+    with ExitStack() as stack, suppress(PermissionError):  # its mode forbids it to its owner, who may not be root
         here, there = (_open(stack, name, parent) for parent in (tree, fresh))
         if stat.S_ISDIR(one.st_mode):
             return _compare_folders(here, there)
         return None if _same_content(here, there) else ""
+    return None
 
 
 def _same_content(one: int, other: int) -> bool:
