@@ -191,7 +191,7 @@ class S3Store:
 
     async def _assemble(self, record: Record, number: int) -> ObjectInfo:
         """Makes the object of what the record points at; twice is as good as once."""
-        tail = await self._multipart.read_pieces(record.tail)
+        tail = await self._multipart.read_pieces(record.tail) + record.inline
         if record.multipart is None:
             return await self._objects.put(record.key, tail)
         parts = list(record.parts)

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from moorage.storage_backends.base import UploadInfo
 from moorage.storage_backends.errors import Conflict, OffsetMismatch, StorageError, UploadNotFound
 from moorage.storage_backends.s3.multipart import Multipart
-from moorage.storage_backends.s3.record import PART, Held, Part, Piece
+from moorage.storage_backends.s3.record import INLINE, PART, Held, Part, Piece
 from moorage.storage_backends.s3.records import Records, describe_upload
 from msgspec.structs import replace
 
@@ -59,13 +59,15 @@ class Writer:
         self._multipart = multipart
         self._budget = budget
         self._rooms = 0
-        self._buffer = bytearray()
         self._tail = held.record.tail
+        self._inline = held.record.inline
+        self._buffer = bytearray(self._inline)
         self._parts = list(held.record.parts)
         self._id = held.record.multipart
         self._may_leave = False
         self._numbers = range(0)
         self._sending: deque[asyncio.Task[Part]] = deque()
+        self._order = asyncio.Lock()
 
     async def add(self, chunk: bytes) -> None:
         """Takes bytes, and sends a part when one is full.
@@ -91,18 +93,20 @@ class Writer:
 
     async def _send(self) -> None:
         """Begins to send a full part, and waits until there is memory for another one."""
-        data: bytes | bytearray = self._buffer
-        if self._carried:
-            data = await self._multipart.read_pieces(self._carried) + self._buffer
-        number = await self._next_number()
-        self._buffer = bytearray()
-        self._sending.append(
-            asyncio.create_task(self._multipart.send(self._held.record.key, str(self._id), number, data))
-        )
+        before, data, self._buffer = self._carried, self._buffer, bytearray()
+        self._sending.append(asyncio.create_task(self._deliver(before, data)))
         if self._rooms == 1 and await self._budget.try_take():
             self._rooms = 2
         while self._sending and len(self._sending) >= self._rooms:
             await self._settle()
+
+    async def _deliver(self, before: Sequence[Piece], data: bytes | bytearray) -> Part:
+        """Sends a part, which has its number before the one behind it has one."""
+        async with self._order:
+            number = await self._next_number()
+        if before:
+            data = await self._multipart.read_pieces(before) + data
+        return await self._multipart.send(self._held.record.key, str(self._id), number, data)
 
     async def _settle(self) -> None:
         """Waits for the first of the parts that are on their way; what comes behind one that failed is of no use."""
@@ -111,14 +115,15 @@ class Writer:
         try:
             self._parts.append(sending.result())
         except StorageError:
-            self._buffer = bytearray()
+            self._buffer = bytearray(self._inline)
             await self._drop_sending()
             raise
-        self._tail = ()
+        self._tail, self._inline = (), b""
 
     async def _drop_sending(self) -> None:
-        for sending in self._sending:
-            sending.cancel()
+        async with self._order:  # whoever is about to have a number has it first, or we would not know of it
+            for sending in self._sending:
+                sending.cancel()
         await asyncio.gather(*self._sending, return_exceptions=True)
         self._sending.clear()
 
@@ -147,36 +152,53 @@ class Writer:
         Raises:
             OffsetMismatch, UploadNotFound: another writer has the upload, or it is over; nothing counts.
         """
-        while self._sending:
-            await self._settle()
         before = self._held.record.tail
-        tail = await self._write_tail()
-        size = sum(part.size for part in self._parts) + sum(piece.size for piece in tail)
+        tail, inline = await self._end()
+        size = sum(part.size for part in self._parts) + sum(piece.size for piece in tail) + len(inline)
         unused = {"next": self._numbers[0]} if self._numbers else {}
         is_ours = self._id is not None and self._held.record.multipart is None
         made = {"multipart": self._id, "opening": self._may_leave} if is_ours else {}
         try:
-            await self._swap(parts=tuple(self._parts), tail=tail, note=note(size), **unused, **made)
+            await self._swap(parts=tuple(self._parts), tail=tail, inline=inline, note=note(size), **unused, **made)
         except (OffsetMismatch, UploadNotFound):  # anything else may mean that it counts
             await self._undo(tail)
             raise
         await self._multipart.drop_pieces([piece for piece in before if piece not in tail])
         return describe_upload(self._held)
 
-    async def _write_tail(self) -> tuple[Piece, ...]:
-        """The tail with what is left in the buffer; many pieces become one."""
-        left = bytes(self._buffer)
-        if not left:
-            return self._tail
-        if len(self._tail) < _MANY_PIECES:
-            return *self._tail, await self._multipart.put_piece(self._upload, left)
-        return (await self._multipart.put_piece(self._upload, await self._multipart.read_pieces(self._tail) + left),)
+    async def _end(self) -> tuple[tuple[Piece, ...], bytes]:
+        """The tail and what goes into the record; written while the last parts are on their way."""
+        settled, written = await asyncio.gather(
+            self._settle_all(), self._write_tail(self._carried, bytes(self._buffer)), return_exceptions=True
+        )
+        if isinstance(settled, BaseException):
+            if not isinstance(written, BaseException):
+                await self._drop_new(written[0])
+            raise settled
+        if isinstance(written, BaseException):
+            raise written
+        return written
+
+    async def _settle_all(self) -> None:
+        while self._sending:
+            await self._settle()
+
+    async def _write_tail(self, before: tuple[Piece, ...], left: bytes) -> tuple[tuple[Piece, ...], bytes]:
+        """Stores ``left`` behind the pieces ``before``; little goes into the record, many pieces become one."""
+        if len(left) <= INLINE:
+            return before, left
+        if len(before) < _MANY_PIECES:
+            return (*before, await self._multipart.put_piece(self._upload, left)), b""
+        return (await self._multipart.put_piece(self._upload, await self._multipart.read_pieces(before) + left),), b""
 
     async def _undo(self, tail: tuple[Piece, ...]) -> None:
         """Removes what only we could have made count."""
-        await self._multipart.drop_pieces([piece for piece in tail if piece not in self._held.record.tail])
+        await self._drop_new(tail)
         if self._id is not None and self._held.record.multipart is None:
             await self._multipart.abort(self._held.record.key, self._id)
+
+    async def _drop_new(self, tail: tuple[Piece, ...]) -> None:
+        await self._multipart.drop_pieces([piece for piece in tail if piece not in self._held.record.tail])
 
     async def close(self) -> None:
         """Lets go of memory, and of parts that are still on their way."""

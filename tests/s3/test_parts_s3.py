@@ -11,15 +11,13 @@ import pytest
 from moorage.storage_backends.errors import StorageUnavailable
 from moorage.storage_backends.s3 import Location, S3Store
 from moorage.storage_backends.s3.multipart import Multipart
-from moorage.storage_backends.s3.record import PART, Part
+from moorage.storage_backends.s3.record import INLINE, PART, Part
 
 from tests.content import chunked
 from tests.s3.servers import S3Server
 from tests.suites.store_content import MIB, content, noted, upload_of
 
-_PIECE = 64 * 1024
-_BEFORE = b"a tail"
-_CONTENT = os.urandom(4 * PART - len(_BEFORE))
+_WHOLE = os.urandom(4 * PART)
 
 Send = Callable[..., Awaitable[Part]]
 
@@ -103,29 +101,29 @@ async def test_two_parts_are_on_their_way_at_once(store: S3Store, monkeypatch: p
 
     async def counted() -> AsyncIterator[bytes]:
         nonlocal taken
-        async for chunk in chunked(_CONTENT, _PIECE):
-            assert taken + len(_BEFORE) - PART * len(line.arrived) <= 2 * PART
+        async for chunk in chunked(_WHOLE, INLINE):
+            assert taken - PART * len(line.arrived) <= 2 * PART
             taken += len(chunk)
             yield chunk
 
-    upload = await upload_of(store, "data/x", _BEFORE)
-    await store.append_upload(upload, len(_BEFORE), counted(), noted())
-    await store.commit_upload(upload, len(_BEFORE) + len(_CONTENT))
-    assert await content(store, "data/x") == _BEFORE + _CONTENT
+    upload = await upload_of(store, "data/x", b"")
+    await store.append_upload(upload, 0, counted(), noted())
+    await store.commit_upload(upload, len(_WHOLE))
+    assert await content(store, "data/x") == _WHOLE
     assert line.most == 2
 
 
 @pytest.mark.timeout(120)
+@pytest.mark.parametrize("before", [pytest.param(INLINE, id="record"), pytest.param(INLINE + 1, id="piece")])
 @pytest.mark.parametrize("lost", [1, 2, 3])
-async def test_a_part_that_is_lost(store: S3Store, monkeypatch: pytest.MonkeyPatch, lost: int) -> None:
+async def test_a_part_that_is_lost(store: S3Store, monkeypatch: pytest.MonkeyPatch, lost: int, before: int) -> None:
     """What came before it counts, what was sent behind it does not, and the upload goes on from there."""
     _Losing(monkeypatch, lost)
-    upload = await upload_of(store, "data/x", _BEFORE)
+    upload = await upload_of(store, "data/x", _WHOLE[:before])
     with pytest.raises(StorageUnavailable):
-        await store.append_upload(upload, len(_BEFORE), chunked(_CONTENT, MIB), noted())
-    whole = _BEFORE + _CONTENT
+        await store.append_upload(upload, before, chunked(_WHOLE[before:], MIB), noted())
     offset = (await store.stat_upload(upload)).offset
-    assert offset == ((lost - 1) * PART or len(_BEFORE))
-    await store.append_upload(upload, offset, chunked(whole[offset:], MIB), noted())
-    await store.commit_upload(upload, len(whole))
-    assert await content(store, "data/x") == whole
+    assert offset == ((lost - 1) * PART or before)
+    await store.append_upload(upload, offset, chunked(_WHOLE[offset:], MIB), noted())
+    await store.commit_upload(upload, len(_WHOLE))
+    assert await content(store, "data/x") == _WHOLE

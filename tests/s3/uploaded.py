@@ -6,5 +6,5 @@ from typing import Final
 
 __all__ = ["CONTENT", "CUT"]
 
-CUT: Final = 5
-CONTENT: Final = bytes(range(256)) * (12 * 4096) + b"behind the part"
+CUT: Final = 40_000
+CONTENT: Final = bytes(range(256)) * (12 * 4096) + b"behind the part" * 3000
