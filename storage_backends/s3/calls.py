@@ -60,9 +60,9 @@ _FIRST_DELAY: Final = 0.1
 _LAST_DELAY: Final = 1.6
 _FULL = frozenset({"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "XMinioStorageFullDisk"})
 _LATER = frozenset({"SlowDown", "RequestTimeout", "OperationAborted"})
-_FORBIDDEN = frozenset(
-    {"AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled", "403"}
-)
+_FORBIDDEN = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled", "403"})
+_DENIALS: Final = 3
+"""Times that who is denied something asks again."""
 
 _Result = TypeVar("_Result")
 
@@ -82,6 +82,10 @@ class Uncertain(StorageUnavailable):
 
 class Unsent(Uncertain):
     """There was no connection, so the request was not carried out."""
+
+
+class Denied(Uncertain):
+    """The server denies access. MinIO does so for a moment where a put makes a directory that a delete just removed."""
 
 
 class Doubtful(StorageUnavailable):
@@ -202,6 +206,8 @@ async def _until_certain(attempt: Callable[[], Awaitable[_Result]], failures: li
         try:
             return await attempt()
         except Uncertain as exc:
+            if isinstance(exc, Denied) and number >= _DENIALS:
+                raise
             failures.append(exc)
         pause = min(_LAST_DELAY, _FIRST_DELAY * 2 ** min(number, 10))
         await asyncio.sleep(random.uniform(0.5, 1.0) * pause)  # noqa: S311 (no secret)
@@ -245,6 +251,8 @@ def _judge(operation: str, error: ClientError) -> StorageError:
         return StorageFull(f"S3 has no room: {code}")
     if (status >= 500 and status != 501) or status in (408, 429) or code in _LATER:
         return Uncertain(f"S3 {operation}: {status} {code}")
+    if code == "AccessDenied":
+        return Denied(f"S3 forbids {operation}: {code}")
     if code in _FORBIDDEN:
         return StorageUnavailable(f"S3 forbids {operation}: {code}")
     return Refused(operation, status, code)
