@@ -132,12 +132,14 @@ async def test_s6_what_is_not_ours_is_skipped(store: FilesystemStore, root: Path
 
 async def test_what_a_file_system_keeps_in_its_root_does_not_show(root: Path) -> None:
     """A root may be a mount point. Its ``lost+found`` is nobody's but root's, so it is not even looked into."""
-    (root / "lost+found" / "locked").mkdir(parents=True, mode=0)
-    (root / "lost+found" / "#12").write_bytes(b"")
-    (root / "lost+found").chmod(0)
+    lost = root / "lost+found"
+    lost.mkdir(parents=True)
+    (lost / "#12").write_bytes(b"")
+    lost.chmod(0)
     store = await FilesystemStore.open(root)
     assert await listing(store) == await listing(store, delimiter="/") == []
     await store.close()
+    lost.chmod(0o700)
 
 
 async def test_deletes_leave_no_directories(store: FilesystemStore, root: Path) -> None:
