@@ -36,8 +36,6 @@ class Place:
         redirects_to: the URL of the S3 server to which clients are sent for blobs.
         trust: what clients need to believe its certificate; None: it speaks plain HTTP.
         tokens: how clients log in.
-        reconnects: whether each request needs a connection of its own: to meet another worker, or because nginx, whose
-            buffers hold no body, closes one on which the registry refused a body before nginx had read it.
     """
 
     url: str
@@ -46,12 +44,12 @@ class Place:
     redirects_to: str | None = None
     trust: ssl.SSLContext | None = None
     tokens: Tokens | None = None
-    reconnects: bool = False
 
     def transport(self) -> httpx.AsyncBaseTransport:
-        """How clients reach it."""
-        limits = httpx.Limits(max_keepalive_connections=0 if self.reconnects else None)
-        reached = httpx.AsyncHTTPTransport(verify=self.trust or False, limits=limits)
+        """How clients reach it: every request on a connection of its own, which any worker may take. A proxy closes one
+        on which the registry refused a body before the proxy had read it, and a client may notice too late."""
+        each_for_itself = httpx.Limits(max_keepalive_connections=0)
+        reached = httpx.AsyncHTTPTransport(verify=self.trust or False, limits=each_for_itself)
         return Following(reached, self.redirects_to) if self.redirects_to else reached
 
 
@@ -76,8 +74,7 @@ def _four_workers(files: Path, folder: Path) -> Iterator[Place]:
     authority = Authority.at(folder)
     root = folder / "root"
     with MoorageProcess(root, *_asking(files), *_tls(authority, folder), workers=4) as server:
-        tokens = Tokens("admin", asks=False)
-        yield Place(server.url, str(root), trust=authority.trust(), tokens=tokens, reconnects=True)
+        yield Place(server.url, str(root), trust=authority.trust(), tokens=Tokens("admin", asks=False))
         assert server.process.poll() is None, f"the server did not live to the end: {server.errors}"
 
 
@@ -106,7 +103,7 @@ def _behind_nginx(_files: Path, folder: Path) -> Iterator[Place]:
     with stack(folder, noted) as shipped:
         secrets = {name: value for name, value in given.items() if name.startswith("AWS_")}
         tokens = Tokens(USER, PASSWORD, asks=False)
-        yield Place(shipped.url, given["MOORAGE_ROOT"], secrets, trust=shipped.trust(), tokens=tokens, reconnects=True)
+        yield Place(shipped.url, given["MOORAGE_ROOT"], secrets, trust=shipped.trust(), tokens=tokens)
 
 
 def _asking(files: Path) -> tuple[str, ...]:
