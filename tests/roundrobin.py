@@ -53,7 +53,7 @@ class RoundRobin:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(20), "the balancer did not start"
+        assert self._ready.wait(60), "the balancer did not start"
         return self
 
     def __exit__(

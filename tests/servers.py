@@ -51,7 +51,7 @@ async def serving(
         async with asyncio.TaskGroup() as group:
             group.create_task(server.serve([listener]))
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await server.listening.wait()
                 yield f"{scheme}://127.0.0.1:{listener.getsockname()[1]}"
             finally:

@@ -34,7 +34,7 @@ class SlowLine:
 
     def __enter__(self) -> Self:
         self._thread.start()
-        assert self._ready.wait(20), "the line did not come up"
+        assert self._ready.wait(60), "the line did not come up"
         return self
 
     def __exit__(
