@@ -24,6 +24,7 @@ SYSTEMS: Final = {
 """File system: size of its image in MiB (sparse), the command that makes it, and options to mount it with."""
 
 _SHUTDOWN: Final = 0x8004587D  # _IOR('X', 125, __u32): XFS_IOC_GOINGDOWN, which ext4 takes too
+_FLUSH_ALL: Final = struct.pack("I", 0)
 _NO_LOG_FLUSH: Final = struct.pack("I", 2)
 
 
@@ -75,9 +76,16 @@ class Volume:
 
     def cut(self) -> None:
         """Stops the file system now; every write and sync from here on fails."""
+        self._stop(_NO_LOG_FLUSH)
+
+    def fail(self) -> None:
+        """Stops the file system once all that was written is safe; every write and sync from here on fails."""
+        self._stop(_FLUSH_ALL)
+
+    def _stop(self, how: bytes) -> None:
         fd = os.open(self._mount_point, os.O_RDONLY)
         try:
-            fcntl.ioctl(fd, _SHUTDOWN, _NO_LOG_FLUSH)
+            fcntl.ioctl(fd, _SHUTDOWN, how)
         finally:
             os.close(fd)
 
