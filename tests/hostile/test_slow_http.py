@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -20,10 +20,10 @@ from moorage.registry.web.metrics import Table
 from moorage.registry.web.protocol import Connection
 
 from tests.servers import serving
+from tests.steady import steadily
 
 _BIG = 64 * 1024 * 1024
 _GUARD = 60.0  # seconds after which something hangs, on the slowest of machines
-_HELD_UP = 0.2  # seconds: less than half of any deadline, and more than a steady client here needs between two steps
 
 
 class _Hasty(Connection):
@@ -135,27 +135,6 @@ async def _trickling(writer: asyncio.StreamWriter, piece: bytes, seconds: float)
         writer.close()
 
 
-async def _steadily(attempt: Callable[[], Awaitable[None]]) -> None:
-    """Makes the attempt; one that fails is made again if this loop was held up meanwhile."""
-    while True:
-        longest, last = 0.0, time.monotonic()
-
-        async def watch() -> None:
-            nonlocal longest, last
-            while True:
-                await asyncio.sleep(0.01)
-                longest, last = max(longest, time.monotonic() - last), time.monotonic()
-
-        watching = asyncio.create_task(watch())
-        try:
-            return await attempt()
-        except (AssertionError, EOFError, OSError):
-            if longest < _HELD_UP:
-                raise
-        finally:
-            watching.cancel()
-
-
 async def test_a_silent_connection_is_closed(connect: Any) -> None:
     """Nothing said in time: closed without an answer, since nothing was asked."""
     began = time.monotonic()
@@ -228,7 +207,7 @@ async def test_a_slow_but_steady_body_is_taken(connect: Any, app: _App) -> None:
             assert (await _until_closed(reader)).startswith(b"HTTP/1.1 200 ")
             assert app.received == 60000
 
-    await _steadily(attempt)
+    await steadily(attempt)
 
 
 async def test_waiting_for_the_app_is_not_the_clients_fault(connect: Any, app: _App) -> None:
@@ -246,7 +225,7 @@ async def test_waiting_for_the_app_is_not_the_clients_fault(connect: Any, app: _
             assert (await _until_closed(reader)).startswith(b"HTTP/1.1 200 ")
             assert app.received == 4
 
-    await _steadily(attempt)
+    await steadily(attempt)
 
 
 async def test_a_reader_that_stalls_is_cut(connect: Any, app: _App) -> None:
@@ -281,7 +260,7 @@ async def test_a_slow_reader_is_served(connect: Any, app: _App) -> None:
             writer.transport.abort()
             await asyncio.wait_for(app.over.wait(), _GUARD)
 
-    await _steadily(attempt)
+    await steadily(attempt)
 
 
 async def test_an_abandoned_download_stops(connect: Any, app: _App) -> None:
