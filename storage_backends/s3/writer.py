@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from moorage.storage_backends.base import UploadInfo
-from moorage.storage_backends.errors import Conflict, OffsetMismatch, StorageError, UploadNotFound
+from moorage.storage_backends.errors import Conflict, OffsetMismatch, UploadNotFound
 from moorage.storage_backends.s3.multipart import Multipart
 from moorage.storage_backends.s3.record import INLINE, PART, Held, Part, Piece
 from moorage.storage_backends.s3.records import Records, describe_upload
@@ -114,18 +114,18 @@ class Writer:
         sending = self._sending.popleft()
         try:
             self._parts.append(sending.result())
-        except StorageError:
+        except BaseException:  # whatever it is, and when we are cancelled too: no part may count after a hole
             self._buffer = bytearray(self._inline)
             await self._drop_sending()
             raise
         self._tail, self._inline = (), b""
 
     async def _drop_sending(self) -> None:
+        dropped, self._sending = self._sending, deque()
         async with self._order:  # whoever is about to have a number has it first, or we would not know of it
-            for sending in self._sending:
+            for sending in dropped:
                 sending.cancel()
-        await asyncio.gather(*self._sending, return_exceptions=True)
-        self._sending.clear()
+        await asyncio.gather(*dropped, return_exceptions=True)
 
     async def _next_number(self) -> int:
         """A part number that nobody else was ever given, in a multipart upload that exists."""
