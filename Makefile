@@ -61,7 +61,7 @@ conformance: $(DEVELOPMENT)  ## the official OCI suite; its binary is CONFORMANC
 interop: $(DEVELOPMENT)  ## foreign clients from docker to oras; the image, the unit and nginx of deploy/ (root)
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/interop tests/deploy
 
-s3: $(DEVELOPMENT)  ## the store and the registry over real S3 servers: minio, versitygw
+s3: $(DEVELOPMENT)  ## the store, the registry and its API over real S3 servers (minio, versitygw), workers and nginx (root)
 	PATH="$(CURDIR)/.tools/bin:$$PATH" $(BIN)/python -m pytest tests/s3 tests/wire -m s3 -n 2
 
 crash: $(DEVELOPMENT)  ## power cuts on ext4 and xfs, kills, full disks (root)
