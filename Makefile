@@ -22,7 +22,7 @@ endif
 .PHONY: help demo serve test root lint format wheel bench conformance interop s3 crash clean
 
 help:  ## show these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: $(RUNTIME)  ## start a registry, push an image made of real files, pull it back, compare every file
 	@$(BIN)/python -m tests.demo
