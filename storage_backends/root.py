@@ -30,8 +30,13 @@ def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
     """
     try:
         os.makedirs(tree.root, mode=0o700, exist_ok=True)
-    except (FileExistsError, NotADirectoryError):
-        raise StorageError(f"{tree.root} is no directory, or lies in what is none") from None
+        is_directory = True
+    except FileExistsError:  # so it says, too, where a failing disk lets nobody look: then this does as well
+        is_directory = stat.S_ISDIR(os.stat(tree.root).st_mode)
+    except NotADirectoryError:
+        is_directory = False
+    if not is_directory:
+        raise StorageError(f"{tree.root} is no directory, or lies in what is none")
     if os.stat(tree.root).st_mode & stat.S_IWOTH:
         raise StorageError(f"everybody may write into {tree.root}: take that right away (chmod o-w)")
     _require_ours(tree.root)
