@@ -158,8 +158,8 @@ class Tree:
                         raise
                     _clear(path)
                 except FileNotFoundError:
-                    if source is not None and not os.path.lexists(source):
-                        raise
+                    if source is not None:
+                        os.lstat(source)  # raises what is: that it is gone, or that the disk fails
                     _make_directory(directory, touched)
                 else:
                     touched.add(directory)
