@@ -1,8 +1,9 @@
 """Whether a tree of the store is what its layer unpacks to.
 
 Law: the layer is unpacked once more, aside, and the two are compared: kinds, modes, contents, targets of links and
-numbers of devices. Owners and times are not, which a copy of the store as another user may not keep. Looking changes
-nothing: where we may not read a file, its size has to do. This module blocks.
+numbers of devices. Owners and times are not, which a copy of the store as another user may not keep; nor is a device
+told from the empty file that stands for it where somebody had no right to make one (rule 14). Looking changes nothing:
+where we may not read a file, its size has to do. This module blocks.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def _compare(tree: int, fresh: int, name: str) -> str | None:
     """None: the same; "": not; else what differs below."""
     one, other = (os.stat(name, dir_fd=parent, follow_symlinks=False) for parent in (tree, fresh))
     if (one.st_mode, one.st_rdev) != (other.st_mode, other.st_rdev):
-        return ""
+        return None if _stands_for(one, other) or _stands_for(other, one) else ""
     if stat.S_ISLNK(one.st_mode):
         return None if os.readlink(name, dir_fd=tree) == os.readlink(name, dir_fd=fresh) else ""
     if stat.S_ISREG(one.st_mode) and one.st_size != other.st_size:
@@ -98,6 +99,12 @@ def _compare(tree: int, fresh: int, name: str) -> str | None:
             return _compare_folders(here, there)
         return None if _same_content(here, there) else ""
     return None
+
+
+def _stands_for(file: os.stat_result, device: os.stat_result) -> bool:
+    is_device = stat.S_ISCHR(device.st_mode) or stat.S_ISBLK(device.st_mode)
+    is_placeholder = stat.S_ISREG(file.st_mode) and file.st_size == 0
+    return is_device and is_placeholder and stat.S_IMODE(file.st_mode) == stat.S_IMODE(device.st_mode)
 
 
 def _same_content(one: int, other: int) -> bool:

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from moorage.puller import entries
 from moorage.puller.stock.verify import Kind
 from moorage.puller.store import Store
 from moorage.puller.unpacked import make_tree
 from moorage.registry.oci import Digest, RepositoryName
 
 from tests.content import push
-from tests.layers import archive, directory, file, hard_link, layer_of, symlink
+from tests.layers import archive, directory, file, hard_link, layer_of, node, symlink
 from tests.pulled import image_of
 
 _RAW = archive(
@@ -27,13 +28,17 @@ _RAW = archive(
 )
 
 
+def _store_of(raw: bytes, root: Path) -> Store:
+    store = Store(str(root))
+    asyncio.run(push(store.view("localhost:5000"), RepositoryName("app"), image_of(raw), "one"))
+    make_tree(store, layer_of(raw))
+    return store
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
     """A store with one image of one layer, and its tree."""
-    store = Store(str(tmp_path / "store"))
-    asyncio.run(push(store.view("localhost:5000"), RepositoryName("app"), image_of(_RAW), "one"))
-    make_tree(store, layer_of(_RAW))
-    return store
+    return _store_of(_RAW, tmp_path / "store")
 
 
 def _point(path: Path, target: str) -> None:
@@ -70,3 +75,24 @@ def test_a_changed_tree_is_told_and_mended(store: Store, change: Callable[[Path]
     assert store.mend(verified).trees == 1
     assert list(Path(store.root, "staging").iterdir()) == []
     assert (store.verify().defects, [image.name for image in store.images()]) == ((), ["localhost:5000/app:one"])
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(
+    ("mode", "content", "is_changed"),
+    [
+        pytest.param(0o600, b"", False, id="a placeholder"),
+        pytest.param(0o644, b"", True, id="of another mode"),
+        pytest.param(0o600, b"x", True, id="with a content"),
+    ],
+)
+def test_a_device_and_what_stands_for_it(tmp_path: Path, mode: int, content: bytes, is_changed: bool) -> None:
+    """Whoever pulls without the right to make devices, and whoever verifies with it, need not be the same."""
+    raw = archive(node("null", entries.Kind.CHARACTER_DEVICE, (1, 3)))
+    store = _store_of(raw, tmp_path / "store")
+    device = Path(store.tree_path(Digest.of(raw)), "null")
+    assert device.is_char_device()
+    device.unlink()
+    device.write_bytes(content)
+    device.chmod(mode)
+    assert [found.path for found in store.verify().defects] == (["null"] if is_changed else [])
