@@ -98,7 +98,7 @@ class Staging:
             for entry in entries:
                 with contextlib.suppress(FileNotFoundError):  # another process commits it
                     stale = entry.stat(follow_symlinks=False).st_mtime < older_than
-                    if stale and not os.path.lexists(self._tree.base + UPLOADS + entry.name):
+                    if stale and _is_gone(self._tree.base + UPLOADS + entry.name):
                         os.unlink(entry.path)
 
     def _read(self, upload: str) -> tuple[UploadRecord, os.stat_result]:
@@ -342,6 +342,15 @@ def _size_and_time(path: str) -> tuple[int, float]:
     except FileNotFoundError:
         return 0, 0.0
     return status.st_size, status.st_mtime
+
+
+def _is_gone(path: str) -> bool:
+    """Not merely hidden by a disk that fails, which ``os.path.lexists`` would take for the same."""
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    return False
 
 
 def _unlink(path: str) -> None:

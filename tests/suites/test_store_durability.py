@@ -258,3 +258,23 @@ async def test_bytes_whose_sync_failed_are_never_synced_again(
     disk.failing = 0
     assert await outcome(store.stat_upload(upload)) is UploadNotFound
     assert private_files(root) == []
+
+
+async def test_bytes_stay_whose_record_a_failing_disk_hides(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that cannot see an upload's record does not take its bytes for forgotten ones; the next one has both."""
+    first = await FilesystemStore.open(root)
+    upload = await upload_of(first, "a", b"123")
+    await first.close()
+    os.utime(root / ".moorage" / "staging" / upload, (0, 0))
+
+    def fail(path: str) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("os.lstat", fail)
+        with pytest.raises(StorageUnavailable):
+            await FilesystemStore.open(root)
+    second = await FilesystemStore.open(root)
+    await second.commit_upload(upload, 3)
+    assert await content(second, "a") == b"123"
+    await second.close()
