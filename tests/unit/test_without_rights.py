@@ -37,16 +37,17 @@ sys.exit(pytest.main(["-q", "-m", "not root", "-n0", "-p", "no:cacheprovider", *
 """
 
 
-def test_the_rules_hold_for_users() -> None:
+def test_the_rules_hold_for_users(pytestconfig: pytest.Config) -> None:
     """Every test of them that does not say that it needs root."""
-    user = make_somebody()
+    user, strict = make_somebody(), ["--no-skips"] if pytestconfig.getoption("--no-skips") else []
+    environment = {name: value for name, value in os.environ.items() if name != "PYTEST_ADDOPTS"}  # a report is ours
     root, files = Path(__file__).parents[2], [Path(__file__).with_name(name) for name in _RULES]
     with tempfile.TemporaryDirectory(prefix="moorage-") as place:
         os.chown(place, user.pw_uid, user.pw_gid)
-        words = ["-c", str(root / "pyproject.toml"), f"--basetemp={place}/tests", *map(str, files)]
+        words = [*strict, "-c", str(root / "pyproject.toml"), f"--basetemp={place}/tests", *map(str, files)]
         done = subprocess.run(
             [sys.executable, "-c", _PROGRAM, *words],
-            env=os.environ | {"PYTHONPATH": str(root)}, cwd=place, capture_output=True, text=True, timeout=850,
+            env=environment | {"PYTHONPATH": str(root)}, cwd=place, capture_output=True, text=True, timeout=850,
         )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     assert " passed" in done.stdout
