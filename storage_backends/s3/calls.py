@@ -36,7 +36,7 @@ from moorage.storage_backends.errors import StorageError, StorageFull, StorageUn
 from moorage.storage_backends.s3.direct import Direct
 from moorage.storage_backends.s3.location import Location
 
-__all__ = ["DEADLINE", "Calls", "Doubtful", "Refused", "Uncertain", "Unsent"]
+__all__ = ["DEADLINE", "Calls", "Doubtful", "Nested", "Refused", "Uncertain", "Unsent"]
 
 DEADLINE: Final = 7.0
 """Seconds for one call with all its repetitions, so that a request is answered within 10 (promise F7)."""
@@ -61,8 +61,9 @@ _LAST_DELAY: Final = 1.6
 _FULL = frozenset({"InsufficientStorage", "XMinioStorageFull", "QuotaExceeded", "XMinioStorageFullDisk"})
 _LATER = frozenset({"SlowDown", "RequestTimeout", "OperationAborted"})
 _FORBIDDEN = frozenset({"InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "AllAccessDisabled", "403"})
-_DENIALS: Final = 3
-"""Times that who is denied something asks again."""
+_NESTED = frozenset({"ExistingObjectIsDirectory", "ObjectParentIsFile", "XMinioParentIsObject"})
+_REFUSALS: Final = 3
+"""Times that we ask again where a refusal may pass."""
 
 _Result = TypeVar("_Result")
 
@@ -81,11 +82,20 @@ class Uncertain(StorageUnavailable):
 
 
 class Unsent(Uncertain):
-    """There was no connection, so the request was not carried out."""
+    """The request was not carried out, for want of a connection for example."""
 
 
-class Denied(Uncertain):
-    """The server denies access. MinIO does so for a moment where a put makes a directory that a delete just removed."""
+class Passing(Uncertain):
+    """The server refuses. Over a file system it does so for a moment where a put makes a directory that a delete just
+    removed: MinIO denies access then, versitygw says that a directory is in the way."""
+
+
+class Denied(Passing):
+    """Access is forbidden."""
+
+
+class Nested(Passing, Unsent):
+    """The key is a directory of another key, or lies in one."""
 
 
 class Doubtful(StorageUnavailable):
@@ -206,7 +216,7 @@ async def _until_certain(attempt: Callable[[], Awaitable[_Result]], failures: li
         try:
             return await attempt()
         except Uncertain as exc:
-            if isinstance(exc, Denied) and number >= _DENIALS:
+            if isinstance(exc, Passing) and number >= _REFUSALS:
                 raise
             failures.append(exc)
         pause = min(_LAST_DELAY, _FIRST_DELAY * 2 ** min(number, 10))
@@ -249,6 +259,8 @@ def _judge(operation: str, error: ClientError) -> StorageError:
     code = str(error.response.get("Error", {}).get("Code", ""))
     if code in _FULL or status == 507:
         return StorageFull(f"S3 has no room: {code}")
+    if code in _NESTED:
+        return Nested(f"S3 {operation}: {code}")
     if (status >= 500 and status != 501) or status in (408, 429) or code in _LATER:
         return Uncertain(f"S3 {operation}: {status} {code}")
     if code == "AccessDenied":

@@ -15,7 +15,7 @@ from typing import Any, Final
 from moorage.storage_backends.base import ABSENT, ANY, CommonPrefix, Expect, ObjectInfo
 from moorage.storage_backends.errors import Conflict, KeyInvalid, KeyNotFound
 from moorage.storage_backends.s3.body import Body
-from moorage.storage_backends.s3.calls import Calls, Doubtful, Refused, Uncertain, Unsent
+from moorage.storage_backends.s3.calls import Calls, Doubtful, Nested, Refused, Uncertain, Unsent
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.reading import S3Reading, describe, open_reading
 
@@ -23,9 +23,6 @@ __all__ = ["NONCE", "Objects", "date_of", "missing"]
 
 NONCE: Final = "moorage-nonce"
 """Metadata of everything we put: who wrote it."""
-
-_NESTED: Final = frozenset({"ExistingObjectIsDirectory", "ObjectParentIsFile", "XMinioParentIsObject"})
-"""What servers over a file system say when a key is a directory of another."""
 
 _LAST: Final = "~"
 """Sorts behind every character that a key may have."""
@@ -87,6 +84,7 @@ class Objects:
         Raises:
             Conflict: ``expect`` does not hold.
             Doubtful: it does not now, but may have before.
+            KeyInvalid: the server is over a file system, and the key would hold another key, or lie in one.
         """
         nonce, was_sent, is_long = secrets.token_hex(16), False, len(data) >= _LARGE
         arguments = {"Metadata": {NONCE: nonce}, **self._encryption, **_condition(expect)}
@@ -109,7 +107,10 @@ class Objects:
                 raise lost from exc
             return ObjectInfo(key, len(data), str(answer["ETag"]), date_of(answer))
 
-        return await (self._calls.endure(attempt) if is_long else self._calls.persist(attempt))
+        try:
+            return await (self._calls.endure(attempt) if is_long else self._calls.persist(attempt))
+        except Nested as exc:
+            raise KeyInvalid(f"{key} would hold another key, or lie in one") from exc
 
     async def _found_or_doubtful(self, key: str, nonce: str) -> ObjectInfo:
         """The object, if it is the one that we sent before.
@@ -186,8 +187,6 @@ def _condition(expect: Expect) -> dict[str, str]:
 
 def _lost(key: str, expect: Expect, refused: Refused) -> Exception:
     """What a refused put means."""
-    if refused.code in _NESTED:
-        return KeyInvalid(f"{key} would hold another key, or lie in one")
     if refused.status == 409:
         return Uncertain(str(refused))  # somebody is at it right now (ConditionalRequestConflict): ask again
     if refused.status in (404, 412) and expect is not ANY and refused.code != "NoSuchBucket":

@@ -74,6 +74,7 @@ def test_an_outage_is_told_and_passes(name: str, tmp_path: Path) -> None:
         with serving(server, bucket) as replica, httpx.Client(timeout=90, follow_redirects=True) as client:
             url = f"{replica.url}/v2/a/b/blobs/{_push(client, replica, b'before')}"
             server.process.send_signal(signal.SIGSTOP)
+            os.waitid(os.P_PID, server.process.pid, os.WSTOPPED)  # a busy machine lets it answer for a moment yet
             _expect_outage(client, replica, url)
             server.process.send_signal(signal.SIGCONT)
             _expect_recovery(client, url)
