@@ -8,6 +8,7 @@ AuthError
 ├── IssuerUnavailable    the keys of a token's issuer cannot be had now
 ├── StateConflict        somebody else changed the value first
 ├── StateUnavailable     the state cannot be read or written now
+│   └── StateReadOnly    … or can be read, but never written
 └── ConfigurationError   the operator's file is wrong
 """
 
@@ -21,6 +22,7 @@ __all__ = [
     "InvalidToken",
     "IssuerUnavailable",
     "StateConflict",
+    "StateReadOnly",
     "StateUnavailable",
     "TooManyFailures",
 ]
@@ -68,6 +70,10 @@ class StateConflict(AuthError):
 
 class StateUnavailable(AuthError):
     """The state cannot be reached now, so nothing that depends on it is allowed; trying again may help."""
+
+
+class StateReadOnly(StateUnavailable):
+    """The state can be read, but nothing can be kept in it."""
 
 
 class ConfigurationError(AuthError):

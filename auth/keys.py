@@ -134,7 +134,9 @@ class KeyRing:
             try:
                 _write_new(path, (_generate(Ed25519PrivateKey), _generate(Ed25519PrivateKey)))
             except OSError as exc:
-                raise ConfigurationError(f"cannot make the signing key {path}: {exc.strerror}") from exc
+                raise ConfigurationError(
+                    f"cannot make the signing key {path}: {exc.strerror}; set signing_key to another"
+                ) from exc
         return cls(path, clock=clock)
 
     def __repr__(self) -> str:

@@ -20,7 +20,7 @@ from typing import Final
 
 import msgspec
 from moorage.auth.directory import Directory
-from moorage.auth.errors import BadCredentials, StateConflict, StateUnavailable
+from moorage.auth.errors import BadCredentials, StateConflict, StateReadOnly, StateUnavailable
 from moorage.auth.principal import Principal, printable
 from moorage.auth.secret import RANDOM, is_secret, new_secret, random_text, sealed
 from moorage.auth.state import State, Stored
@@ -67,13 +67,14 @@ class RefreshTokens:
         self._now = now
 
     async def issue(self, principal: Principal, client: str) -> str | None:
-        """The first token of a family; None for those who have no password or secret here (CI jobs, anonymous).
+        """The first token of a family; None for those who have no password or secret here (CI jobs, anonymous), and
+        where nothing can be kept: a client that gets none goes on with the password.
 
         Args:
             client: what the client calls itself; kept for whoever looks into the state.
 
         Raises:
-            StateUnavailable: it cannot be kept.
+            StateUnavailable: it cannot be kept now.
         """
         standing = await self._directory.standing(principal)
         if standing is None or not standing.credential:
@@ -89,7 +90,10 @@ class RefreshTokens:
             issued=now,
             used=now,
         )
-        await self._state.write(_place(raw), msgspec.json.encode(record), expect=None)
+        try:
+            await self._state.write(_place(raw), msgspec.json.encode(record), expect=None)
+        except StateReadOnly:
+            return None
         return raw
 
     async def redeem(self, raw: str) -> tuple[Principal, str]:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from moorage.auth.errors import StateConflict, StateUnavailable
+from moorage.auth.errors import StateConflict, StateReadOnly, StateUnavailable
 from moorage.auth.state import Stored
 from moorage.storage_backends.base import ABSENT, CommonPrefix, ObjectStore, read_all
 from moorage.storage_backends.errors import Conflict, KeyNotFound, StorageError
@@ -39,7 +39,10 @@ class StoredState:
 
         Raises:
             StateConflict: ``expect`` is not what is there.
+            StateReadOnly: the store takes no writes.
         """
+        if not self._store.capabilities.writable:
+            raise StateReadOnly("the store of accounts and tokens can only be read")
         with _border():
             return await self._store.put(_KEYS + name, value, expect=ABSENT if expect is None else expect)
 

@@ -96,6 +96,7 @@ class Capabilities:
     in between puts a nonce into the value.
     ``presigns``: ``presign`` gives URLs.
     ``concurrency``: how many calls for one request are worth having under way at once.
+    ``writable``: False where whoever opened it asked for no writes, and none would succeed.
     """
 
     conditional_delete: bool
@@ -103,6 +104,7 @@ class Capabilities:
     versions_are_hashes: bool = False
     presigns: bool = False
     concurrency: int = 1
+    writable: bool = True
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,12 +15,14 @@ Law of the event loop: a few system calls on what is cached run on it; what may 
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import secrets
 import time
 from collections.abc import AsyncIterable, AsyncIterator, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from typing import Any, Final, Self
 
 from moorage.storage_backends.base import (
@@ -43,7 +45,7 @@ from moorage.storage_backends.facts import facts
 from moorage.storage_backends.locks import Stripes, briefly
 from moorage.storage_backends.os_errors import storage_errors
 from moorage.storage_backends.reading import Opening, Reader
-from moorage.storage_backends.root import prepare_root
+from moorage.storage_backends.root import accept_root, prepare_root
 from moorage.storage_backends.staging import Staging
 from moorage.storage_backends.tree import Tree
 from moorage.storage_backends.upload_record import UploadRecord, is_upload
@@ -57,6 +59,8 @@ _BIG: Final = 1 << 20
 
 _STALE: Final = 24 * 3600.0
 """Seconds after which a temporary file is taken for the remains of a crash."""
+
+_NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class FilesystemStore:
@@ -74,8 +78,11 @@ class FilesystemStore:
         self._staging = Staging(self._tree, self._stripes, disk, self._run)
 
     @classmethod
-    async def open(cls, root: str | os.PathLike[str], *, disk: Disk | None = None) -> Self:
+    async def open(cls, root: str | os.PathLike[str], *, disk: Disk | None = None, read_only: bool = False) -> Self:
         """Opens the store in the directory ``root``, which is made if it is missing.
+
+        Args:
+            read_only: nobody is going to write, so a root that cannot be written to will do.
 
         Raises:
             StorageError: others may write into the root, or it takes ``a`` and ``A`` for the same name.
@@ -85,7 +92,7 @@ class FilesystemStore:
         store = cls(os.path.abspath(os.fspath(root)), disk)  # noqa: ASYNC240  # asks for the working directory only
         with storage_errors:
             try:
-                await uninterrupted(store._run(store._prepare, disk))
+                await uninterrupted(store._run(store._prepare, disk, read_only))
             except BaseException:
                 await store.close()
                 raise
@@ -244,11 +251,17 @@ class FilesystemStore:
                 require(key, expect, version)
             self._tree.remove(key, touched)
 
-    def _prepare(self, disk: Disk) -> None:
+    def _prepare(self, disk: Disk, read_only: bool) -> None:
         stale_before = time.time() - _STALE
-        prepare_root(self._tree, disk, stale_before=stale_before)
-        self._stripes.create()
-        self._staging.sweep(stale_before)
+        try:
+            prepare_root(self._tree, disk, stale_before=stale_before)
+            self._stripes.create()
+            self._staging.sweep(stale_before)
+        except OSError as exc:
+            if not read_only or exc.errno not in _NOT_WRITABLE:
+                raise
+            accept_root(self._tree)
+            self.capabilities = replace(self.capabilities, writable=False)
 
 
 def _shown(key: str) -> str:

@@ -15,7 +15,7 @@ from moorage.storage_backends.errors import StorageError
 from moorage.storage_backends.tree import Tree
 from moorage.storage_backends.walk import LOST_AND_FOUND, PRIVATE
 
-__all__ = ["prepare_root"]
+__all__ = ["accept_root", "prepare_root"]
 
 
 def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
@@ -49,6 +49,22 @@ def prepare_root(tree: Tree, disk: Disk, *, stale_before: float) -> None:
         disk.sync_directory(os.path.dirname(tree.root))
 
 
+def accept_root(tree: Tree) -> None:
+    """Takes a root that cannot be written to, such as a snapshot, as it is.
+
+    Raises:
+        StorageError: it is no store, or takes ``a`` and ``A`` for the same name.
+    """
+    if not os.path.isdir(tree.private):
+        raise StorageError(f"{tree.root} holds no Moorage store, and none can be made there")
+    if os.path.lexists(tree.base + PRIVATE.upper()):
+        raise _folds_case(tree)
+
+
+def _folds_case(tree: Tree) -> StorageError:
+    return StorageError(f"{tree.root} does not tell upper from lower case in names: choose another file system")
+
+
 def _require_ours(root: str) -> None:
     # Before anything is made: a root that was named by mistake is left as it was.
     found = set(os.listdir(root)) - {LOST_AND_FOUND}
@@ -67,7 +83,7 @@ def _require_case(tree: Tree) -> None:
     os.close(os.open(lower, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     try:
         if os.path.lexists(f"{lower[:-5]}-CASE"):
-            raise StorageError(f"{tree.root} does not tell upper from lower case in names: choose another file system")
+            raise _folds_case(tree)
     finally:
         os.unlink(lower)
 

@@ -10,9 +10,12 @@ from moorage.storage_backends.errors import StorageError
 __all__ = ["open_store"]
 
 
-async def open_store(url: str) -> ObjectStore:
+async def open_store(url: str, *, read_only: bool = False) -> ObjectStore:
     """Opens the store that ``url`` names: a path, ``file:///path``, ``s3://BUCKET/PREFIX?endpoint=...`` (the other
     options are the fields of ``s3.Location``), or ``memory:`` for one that forgets.
+
+    Args:
+        read_only: nobody is going to write, so a directory that cannot be written to will do.
 
     Raises:
         StorageError: there is no such kind of store, or it cannot keep what is promised.
@@ -34,7 +37,7 @@ async def open_store(url: str) -> ObjectStore:
     path = _path(url)
     if not path:
         raise StorageError(f"{url!r} names no directory")
-    return await FilesystemStore.open(path)
+    return await FilesystemStore.open(path, read_only=read_only)
 
 
 def _path(url: str) -> str:

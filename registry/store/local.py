@@ -91,6 +91,11 @@ class LocalRegistry(Registry):
         await _check_format(store)
         return cls(store, allow_sparse=allow_sparse, redirect=redirect, clock=clock)
 
+    @property
+    def is_writable(self) -> bool:
+        """Whether its store takes writes."""
+        return self._store.capabilities.writable
+
     async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
         """See ``Reader.resolve_blob``."""
         with refusals:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 import uvloop
 from moorage.auth.errors import AuthError, ConfigurationError
-from moorage.registry.oci import Registry
+from moorage.registry.oci import OciError, Registry
 from moorage.registry.settings import Settings
 from moorage.registry.store import LocalRegistry
 from moorage.registry.store.measured import MeasuredStore
@@ -78,17 +78,17 @@ class Worker:
         return 0
 
     async def _serve(self, index: int) -> None:
-        meter, stopping = self.table.meter(index), asyncio.Event()
+        settings, meter, stopping = self.settings, self.table.meter(index), asyncio.Event()
         meter.process_started()
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, stopping.set)
         loop.add_reader(self.lifeline, os._exit, 1)
-        store = MeasuredStore(await open_store(self.settings.root), meter)
+        store = MeasuredStore(await open_store(settings.root, read_only=settings.read_only), meter)
         try:
-            registry = await LocalRegistry.open(
-                store, allow_sparse=self.settings.allow_sparse, redirect=self.settings.redirect
-            )
-            entrance = self._open_entrance(_restricted(registry, self.settings), store)
+            if not store.capabilities.writable and index == 0:
+                _log.info("%s cannot be written to: it is served as it is, logins get no refresh tokens", settings.root)
+            registry = await LocalRegistry.open(store, allow_sparse=settings.allow_sparse, redirect=settings.redirect)
+            entrance = self._open_entrance(_restricted(registry, settings), store)
             try:
                 await self._serve_registry(registry, entrance, index, meter, stopping)
             finally:
@@ -128,7 +128,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             expiring = (
                 group.create_task(_expire_forever(registry, entrance, meter, settings.upload_ttl))
-                if index == 0
+                if index == 0 and registry.is_writable
                 else None
             )
             serving = group.create_task(server.serve(self.sockets))
@@ -161,7 +161,7 @@ async def _expire_forever(registry: LocalRegistry, entrance: Entrance | None, me
                 _log.info("dropped %d uploads without progress for %d s", expired, ttl)
             if entrance is not None:
                 await entrance.sweep()
-        except (StorageError, AuthError) as exc:
+        except (OciError, AuthError) as exc:
             _log.warning("cannot look for what has expired: %s", exc)
         except Exception:  # noqa: BLE001  # a defect here must not take the requests of this worker with it
             _log.exception("looking for what has expired failed")

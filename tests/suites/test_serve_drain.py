@@ -70,7 +70,7 @@ def _ask(url: str, path: str) -> int:
 
 
 def _push(url: str) -> None:
-    answer = httpx.post(f"{url}/v2/big/blobs/uploads/?digest={DIGEST}", content=BLOB, timeout=30)
+    answer = httpx.post(f"{url}/v2/big/blobs/uploads/?digest={DIGEST}", content=BLOB, timeout=PATIENCE)
     assert answer.status_code == 201
 
 
@@ -271,6 +271,21 @@ def test_abandoned_uploads_expire(tmp_path: Path) -> None:
         assert client.get(location).status_code == 204 or time.monotonic() > began + 4
         _until(lambda: 'moorage_uploads_total{event="expired"} 1.0' in client.get("/metrics").text)
         assert client.get(location).status_code == 404
+
+
+def test_a_look_that_fails_is_one_line_and_is_made_again(tmp_path: Path) -> None:
+    """While the store refuses to drop what has expired, the log says so without a traceback; then it is dropped."""
+    locks, away = tmp_path / "root" / ".moorage" / "locks", tmp_path / "away"
+    with (
+        MoorageProcess(tmp_path / "root", "--upload-ttl", "200ms") as server,
+        httpx.Client(base_url=server.url, timeout=PATIENCE) as client,
+    ):
+        locks.rename(away)
+        location = client.post("/v2/a/blobs/uploads/").headers["location"]
+        _until(lambda: "cannot look for what has expired: " in server.errors)
+        away.rename(locks)
+        _until(lambda: client.get(location).status_code == 404)
+        assert "Traceback" not in server.errors
 
 
 @pytest.mark.parametrize(

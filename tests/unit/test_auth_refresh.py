@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from moorage.auth.refresh import GRACE, IDLE, LIFE, PREFIX, RefreshTokens
 from moorage.auth.secret import is_secret, new_secret
 from moorage.auth.state import Stored
 from moorage.registry.auth_state import StoredState
+from moorage.storage_backends.memory import MemoryStore
 
 from tests.accounts import World, hashed
 
@@ -228,4 +230,20 @@ async def test_damage_is_no_token(tokens: RefreshTokens, world: World) -> None:
     assert stored is not None
     await world.state.write(name, stored.value[:-2], expect=stored.version)
     with pytest.raises(StateUnavailable, match="damaged"):
+        await tokens.redeem(raw)
+
+
+async def test_where_nothing_can_be_kept_there_is_none(world: World) -> None:
+    """A store that can only be read: no refresh token is promised, and who has one is told that it cannot be redeemed
+    now."""
+    raw = await _first(RefreshTokens(world.state, world.directory, now=world.now))
+    store = MemoryStore()
+    store.capabilities = replace(store.capabilities, writable=False)
+
+    class Kept(StoredState):
+        read = world.state.read
+
+    tokens = RefreshTokens(Kept(store), world.directory, now=world.now)
+    assert await tokens.issue(_ALICE, "client") is None
+    with pytest.raises(StateUnavailable, match="only be read"):
         await tokens.redeem(raw)
