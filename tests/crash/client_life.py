@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -137,8 +138,7 @@ def _directory(folder: Path, source: random.Random) -> Path:
     """One of a few directories to pack."""
     path = folder / f"directory{source.randrange(3)}"
     if not path.exists():
-        made = folder / f"making{os.getpid()}"
-        made.mkdir()
+        made = Path(tempfile.mkdtemp(prefix="making", dir=folder))  # who was killed or too slow has left some behind
         for number in range(8):
             (made / str(number)).write_bytes(random.Random(f"{path.name}{number}").randbytes(200_000))
         with contextlib.suppress(OSError):  # another process was faster

@@ -161,7 +161,7 @@ def test_redirects_pass_through(tmp_path: Path) -> None:
 
 def _await_line(running: Stack, name: str, part: str) -> None:
     """Waits until a service has logged it: access logs are written a while after the answer."""
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while part not in running.log(name):
         assert time.monotonic() < deadline, f"{name} did not log {part}"
         time.sleep(0.05)

@@ -40,7 +40,7 @@ def _expand(group: str) -> Iterator[str]:
         yield group
         return
     command = [find("systemd-analyze"), "syscall-filter", group]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30).stdout
+    printed = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
     for line in printed.splitlines()[1:]:
         name = line.strip()
         if name.startswith("@"):

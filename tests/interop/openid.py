@@ -72,7 +72,7 @@ class OpenIdProvider:
         request = urllib.request.Request(  # noqa: S310  # our own server
             f"{self.issuer}/token", form.encode(), {"Authorization": f"Basic {_SHARED_CLIENT}"}
         )
-        with urllib.request.urlopen(request, timeout=30, context=self._context) as answer:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=60, context=self._context) as answer:  # noqa: S310
             return str(json.load(answer)["access_token"])
 
     def requested(self, path: str) -> int:
@@ -82,7 +82,7 @@ class OpenIdProvider:
     def stop(self) -> None:
         """Ends it: nobody answers at its address any more."""
         self._process.terminate()
-        self._process.wait(20)
+        self._process.wait(60)
 
     def _command(self, **what: Any) -> dict[str, Any]:
         assert self._process.stdin is not None

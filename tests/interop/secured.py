@@ -86,7 +86,7 @@ class Guarded(Stored):
     def __init__(self, url: str, root: Path, *, trust: ssl.SSLContext, login: tuple[str, str]) -> None:
         super().__init__(url, lambda: sum(1 for _ in (root / "data").glob("*/*")))
         self.host = url.removeprefix("https://")
-        self._http = httpx.Client(base_url=f"{url}/v2/", trust_env=False, timeout=30, verify=trust, auth=login)
+        self._http = httpx.Client(base_url=f"{url}/v2/", trust_env=False, timeout=60, verify=trust, auth=login)
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ class Stored:
         self.url = url
         self.host = url.removeprefix("http://")
         self._generations = generations
-        self._http = httpx.Client(base_url=f"{url}/v2/", trust_env=False, timeout=30, follow_redirects=True)
+        self._http = httpx.Client(base_url=f"{url}/v2/", trust_env=False, timeout=60, follow_redirects=True)
 
     def close(self) -> None:
         """Closes the connections."""

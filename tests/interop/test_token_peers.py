@@ -55,7 +55,7 @@ def _trusting_us(name: str, by: str, place: Path) -> Iterator[tuple[str, str]]:
     with MoorageProcess(place / "root", *words, workers=2) as ours:
         keys = f"rootcertbundle: '{root}'"
         if by == "jwks":
-            (place / "jwks.json").write_text(httpx.get(f"{ours.url}/.well-known/jwks.json", timeout=30).text)
+            (place / "jwks.json").write_text(httpx.get(f"{ours.url}/.well-known/jwks.json", timeout=60).text)
             keys = f"jwks: '{place / 'jwks.json'}'"
         realm = f"{ours.url}/token"
         with peer_trusting(name, place / "peer", realm=realm, service="moorage", issuer="moorage", keys=keys) as url:
@@ -145,7 +145,7 @@ def test_we_take_tokens_of_distributions_token_server(by: str, tmp_path: Path, m
 
 def _token(ours: str) -> str:
     query = {"service": "moorage", "scope": "repository:alice/none:pull"}
-    answer = httpx.get(f"{ours}/token", params=query, auth=(_ALICE, _PASSWORD), timeout=30)
+    answer = httpx.get(f"{ours}/token", params=query, auth=(_ALICE, _PASSWORD), timeout=60)
     return str(answer.json()["token"])
 
 
@@ -156,7 +156,7 @@ def _kid(token: str) -> str:
 def _status(host: str, token: str) -> int:
     digest = Digest.of(b"nothing")
     headers = {"Authorization": f"Bearer {token}"}
-    return httpx.get(f"http://{host}/v2/alice/none/manifests/{digest}", headers=headers, timeout=30).status_code
+    return httpx.get(f"http://{host}/v2/alice/none/manifests/{digest}", headers=headers, timeout=60).status_code
 
 
 def _jwks_of(certificate: Path) -> Path:

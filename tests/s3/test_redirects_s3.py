@@ -25,7 +25,7 @@ _PATH = f"/v2/a/b/blobs/sha256:{hashlib.sha256(_CONTENT).hexdigest()}"
 @pytest.fixture
 def client() -> Iterator[httpx.Client]:
     """A client that follows nothing by itself."""
-    with httpx.Client(trust_env=False, timeout=30) as client:
+    with httpx.Client(trust_env=False, timeout=60) as client:
         yield client
 
 

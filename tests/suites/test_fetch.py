@@ -106,7 +106,7 @@ async def test_a_fetch_that_is_stopped_goes_on_later(files: LayoutFiles) -> None
 
 
 async def _until(host: BlobHost, sent: int) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while host.sent < sent:  # noqa: ASYNC110 (the host's threads know no event of ours)
             await asyncio.sleep(0.005)
 

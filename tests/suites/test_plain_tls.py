@@ -148,7 +148,7 @@ async def test_a_tunnel_is_asked_for(host: BlobHost, authority: trustme.CA) -> N
         route = Route(tls=_trusting(authority).tls, proxy=Proxy(address, "Basic cHJveHk="))
         async with Transport(retry=_FAST, route=lambda origin: route) as transport:
             assert await _read(transport, f"https://{host.host}/") == _CONTENT
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await over.wait()
     assert heard[0].startswith(f"CONNECT {host.host} HTTP/1".encode())
     assert b"Proxy-Authorization: Basic cHJveHk=" in heard[0]

@@ -178,7 +178,7 @@ def test_login_asks_on_a_terminal(home: Home, registry: LoopbackRegistry) -> Non
                     time.sleep(0.01)
                 os.write(ours, answers.pop(question).encode())
     os.close(ours)
-    assert process.wait(30) == 0, shown
+    assert process.wait(60) == 0, shown
     assert f"logged in to {registry.host} as alice" in shown
     assert "s3cret" not in shown
     assert json.loads(home.config.read_text())["auths"][registry.host]["auth"] == _ALICE.basic.removeprefix("Basic ")

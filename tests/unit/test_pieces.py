@@ -56,7 +56,7 @@ async def test_an_upload_among_many_holds_less(tmp_path: Path, transfers: int, i
             await received.wait()
             staged = tmp_path / "root" / ".moorage" / "staging"
             written = False
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while written < is_written:  # a thread does it
                     await asyncio.sleep(0.01)
                     written = any(path.stat().st_size for path in staged.iterdir())

@@ -50,7 +50,7 @@ def ask(
     registry: LoopbackRegistry, method: str, target: str, body: bytes = b"", **headers: str
 ) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of an answer, on a connection of its own."""
-    with closing(http.client.HTTPConnection(registry.host, timeout=10)) as connection:
+    with closing(http.client.HTTPConnection(registry.host, timeout=60)) as connection:
         connection.request(method, target, body or None, headers)
         answer = connection.getresponse()
         return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()

@@ -103,7 +103,7 @@ async def raw_exchange(url: str, request: bytes, *, method: str = "GET", end: bo
         await writer.drain()
         if end:
             writer.write_eof()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             return await read_answer(reader, method)
     finally:
         writer.close()

@@ -175,7 +175,7 @@ async def answer_without_body(locked: Locked, head: str) -> bytes:
     url = urlsplit(str(locked.wire.base_url))
     reader, writer = await asyncio.open_connection(url.hostname, url.port)
     writer.write(head.encode())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         answer = await reader.readuntil(b"\r\n\r\n")
         length = int(re.search(rb"content-length: ([0-9]+)", answer)[1])  # type: ignore[index]
         answer += await reader.readexactly(length)
