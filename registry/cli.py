@@ -39,7 +39,9 @@ _OPTIONS = (
     click.option("--upload-ttl", metavar="TIME", help="Drop uploads without progress for this long.  [default: 24h]"),
     click.option("--drain-delay", metavar="TIME", help="On SIGTERM, go on accepting for this long.  [default: 5s]"),
     click.option("--drain-timeout", metavar="TIME", help="Then, let running requests end.  [default: 30s]"),
-    click.option("--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate chain (PEM)."),
+    click.option(
+        "--tls-cert", metavar="FILE", help="Serve HTTPS with this certificate chain (PEM), read again when it changes."
+    ),
     click.option("--tls-key", metavar="FILE", help="The key of the certificate (PEM)."),
     click.option("--htpasswd", metavar="FILE", help="Ask for a login: its accounts may do everything, others nothing."),
     click.option("--auth", metavar="FILE", help="Ask for a login: a YAML file says who may do what."),
@@ -100,11 +102,11 @@ def check(**flags: Any) -> None:
     for name, source in loaded.sources.items():
         click.echo(f"{name}: {getattr(settings, name)}  ({source})")
     if settings.tls_cert and settings.tls_key:
-        from moorage.registry.web.serve import CannotServe, tls_context  # noqa: PLC0415  # see the law
+        from moorage.registry.web.certificate import CertificateError, tls_context  # noqa: PLC0415  # see the law
 
         try:
             tls_context(settings.tls_cert, settings.tls_key)
-        except CannotServe as exc:
+        except CertificateError as exc:
             _fail(str(exc), 1)
     if settings.has_login:
         _check_login(settings)

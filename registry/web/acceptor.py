@@ -35,6 +35,7 @@ class Acceptor:
 
     Args:
         factory: makes the protocol of a connection.
+        tls: what a connection that begins now is encrypted by; None: nothing. May be set anew at any time.
         gives_way: whether another worker should go first, given how many connections are being greeted here.
     """
 
@@ -49,7 +50,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._sock = sock
         self._factory = factory
-        self._tls = tls
+        self.tls = tls
         self._gives_way = gives_way
         self._timer: asyncio.TimerHandle | None = None
         self._greetings: set[asyncio.Task[None]] = set()
@@ -110,9 +111,9 @@ class Acceptor:
             await self._loop.connect_accepted_socket(
                 self._factory,
                 sock,
-                ssl=self._tls,
-                ssl_handshake_timeout=HANDSHAKE_SECONDS if self._tls else None,
-                ssl_shutdown_timeout=FAREWELL_SECONDS if self._tls else None,
+                ssl=self.tls,
+                ssl_handshake_timeout=HANDSHAKE_SECONDS if self.tls else None,
+                ssl_shutdown_timeout=FAREWELL_SECONDS if self.tls else None,
             )
         except (OSError, ssl.SSLError) as exc:  # no TLS spoken, or gone already: nobody is there to be told
             _log.debug("connection lost before it began: %s", exc)

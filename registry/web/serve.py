@@ -13,7 +13,6 @@ import os
 import resource
 import signal
 import socket
-import ssl
 import sys
 import time
 import traceback
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from moorage.registry.settings import Address, Settings
+from moorage.registry.web.certificate import Certificate, CertificateError
 from moorage.registry.web.metrics import Table
 from moorage.registry.web.server import BACKLOG
 from moorage.registry.web.worker import Worker
@@ -29,7 +29,7 @@ from moorage.registry.web.worker import Worker
 if TYPE_CHECKING:
     from moorage.registry.web.authority import Foundation
 
-__all__ = ["CannotServe", "serve", "tls_context"]
+__all__ = ["CannotServe", "serve"]
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # such as ::1 where IPv6 is switched off
@@ -53,36 +53,29 @@ def serve(settings: Settings, *, say: Callable[[str], None]) -> int:
         CannotServe: the sockets, the certificate, or what logins need are not to be had.
     """
     foundation = _foundation(settings, say) if settings.has_login else None
-    tls = tls_context(settings.tls_cert, settings.tls_key) if settings.tls_cert and settings.tls_key else None
+    certificate = _certificate(settings)
     sockets = _listen(settings.listen)
     _allow_files()
     table = Table(settings.workers)
     lifeline, held = os.pipe()
-    worker = Worker(settings, sockets, table, tls, lifeline, foundation)
+    worker = Worker(settings, sockets, table, certificate, lifeline, foundation)
 
     def work(index: int) -> int:
         os.close(held)
         return worker.run(index)
 
     host, port = sockets[0].getsockname()[:2]
-    url = f"{'https' if tls else 'http'}://{Address(host, port)}"
+    url = f"{'https' if certificate else 'http'}://{Address(host, port)}"
     return _Parent(settings, sockets, table, work, say).run(url)
 
 
-def tls_context(certificate: str, key: str) -> ssl.SSLContext:
-    """A server's context: TLS 1.2 or later.
-
-    Raises:
-        CannotServe: the files are missing, unreadable, or do not belong together.
-    """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["http/1.1"])
+def _certificate(settings: Settings) -> Certificate | None:
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
     try:
-        context.load_cert_chain(certificate, key, password=_no_password)
-    except (OSError, ValueError) as exc:
-        raise CannotServe(f"cannot use the certificate {certificate} with the key {key}: {exc}") from None
-    return context
+        return Certificate(settings.tls_cert, settings.tls_key)
+    except CertificateError as exc:
+        raise CannotServe(str(exc)) from exc
 
 
 def _foundation(settings: Settings, say: Callable[[str], None]) -> Foundation:
@@ -98,10 +91,6 @@ def _foundation(settings: Settings, say: Callable[[str], None]) -> Foundation:
     if not has_key:
         say(f"made the signing key {settings.signing_key_file} (keep it: tokens and running uploads hang on it)")
     return foundation
-
-
-def _no_password() -> NoReturn:
-    raise ValueError("the key is encrypted")  # asking at a terminal would hang a service
 
 
 def _listen(address: Address) -> list[socket.socket]:

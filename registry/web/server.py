@@ -85,6 +85,12 @@ class Server(uvicorn.Server):
         self.started = True
         self.listening.set()
 
+    def renew(self, tls: ssl.SSLContext) -> None:
+        """Encrypts connections that begin from now on by another context."""
+        self._tls = tls
+        for acceptor in self._acceptors:
+            acceptor.tls = tls
+
     def stop(self) -> None:
         """Makes ``serve`` stop accepting, let the running requests end within the drain timeout, and return."""
         self.should_exit = True

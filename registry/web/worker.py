@@ -14,7 +14,6 @@ import os
 import random
 import signal
 import socket
-import ssl
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,6 +27,7 @@ from moorage.registry.store import LocalRegistry
 from moorage.registry.store.measured import MeasuredStore
 from moorage.registry.web.access_log import AccessLog
 from moorage.registry.web.app import create_app
+from moorage.registry.web.certificate import LOOK_INTERVAL, Certificate
 from moorage.registry.web.metrics import Meter, Table
 from moorage.registry.web.middleware import observed
 from moorage.registry.web.proxied import proxied
@@ -59,7 +59,7 @@ class Worker:
     settings: Settings
     sockets: list[socket.socket]
     table: Table
-    tls: ssl.SSLContext | None
+    certificate: Certificate | None
     lifeline: int
     foundation: Foundation | None = None
 
@@ -107,7 +107,9 @@ class Worker:
     async def _serve_registry(
         self, registry: LocalRegistry, entrance: Entrance | None, index: int, meter: Meter, stopping: asyncio.Event
     ) -> None:
-        settings = self.settings
+        settings, certificate = self.settings, self.certificate
+        if certificate is not None:
+            certificate.look()  # it may have changed since the parent read it, months ago
         log = AccessLog(sys.stdout.fileno()) if settings.access_log else None
         app = create_app(
             _restricted(registry, settings),
@@ -120,17 +122,17 @@ class Worker:
         server = Server(
             proxied(watched, settings.trusted_proxies) if settings.trusted_proxies else watched,
             meter=meter,
-            tls=self.tls,
+            tls=certificate.context if certificate else None,
             drain_timeout=settings.drain_timeout,
             gives_way=lambda more: self.table.has_more(index, more),
             is_proxy=settings.trusted_proxies.__contains__,
         )
         async with asyncio.TaskGroup() as group:
-            expiring = (
-                group.create_task(_expire_forever(registry, entrance, meter, settings.upload_ttl))
-                if index == 0 and registry.is_writable
-                else None
-            )
+            chores = []
+            if index == 0 and registry.is_writable:
+                chores.append(group.create_task(_expire_forever(registry, entrance, meter, settings.upload_ttl)))
+            if certificate is not None:
+                chores.append(group.create_task(_follow(certificate, server)))
             serving = group.create_task(server.serve(self.sockets))
             await server.listening.wait()
             meter.accepts(connections=True)
@@ -139,8 +141,8 @@ class Worker:
             meter.accepts(connections=False)
             server.stop()
             await serving
-            if expiring is not None:
-                expiring.cancel()
+            for chore in chores:
+                chore.cancel()
         if log is not None:
             log.flush()
 
@@ -149,6 +151,14 @@ def _restricted(registry: Registry, settings: Settings) -> Registry:
     if settings.read_only:
         return ReadOnly(registry)
     return NoDelete(registry) if settings.no_delete else registry
+
+
+async def _follow(certificate: Certificate, server: Server) -> None:
+    """Lets connections that begin from now on see the certificate as its files hold it now."""
+    while True:
+        await asyncio.sleep(LOOK_INTERVAL)
+        if certificate.look():
+            server.renew(certificate.context)
 
 
 async def _expire_forever(registry: LocalRegistry, entrance: Entrance | None, meter: Meter, ttl: float) -> None:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+import os
+import signal
 import socket
 import ssl
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
 import pytest
 import trustme
-from moorage.registry.web.serve import tls_context
+from cryptography import x509
+from moorage.registry.web.certificate import Certificate, CertificateError, tls_context
 
 from tests.servers import MoorageProcess
 
@@ -22,13 +25,29 @@ AUTHORITY = trustme.CA()
 CERTIFICATE = AUTHORITY.issue_cert("127.0.0.1", "localhost")
 
 
+def _replace(path: Path, content: bytes) -> None:
+    """Changes a file at once, so that nobody sees a part of it."""
+    fresh = path.with_suffix(".new")
+    fresh.touch(0o600)
+    fresh.write_bytes(content)
+    fresh.replace(path)
+
+
+def _chain(certificate: trustme.LeafCert) -> bytes:
+    return b"".join(pem.bytes() for pem in certificate.cert_chain_pems)
+
+
+def _write(certificate: trustme.LeafCert, directory: Path) -> tuple[Path, Path]:
+    """The files of a certificate and its key."""
+    chain, key = directory / "chain.pem", directory / "key.pem"
+    _replace(chain, _chain(certificate))
+    _replace(key, certificate.private_key_pem.bytes())
+    return chain, key
+
+
 @contextmanager
 def _serving(directory: Path) -> Iterator[MoorageProcess]:
-    chain, key = directory / "chain.pem", directory / "key.pem"
-    for pem in CERTIFICATE.cert_chain_pems:
-        pem.write_to_path(chain, append=True)
-    CERTIFICATE.private_key_pem.write_to_path(key)
-    key.chmod(0o600)
+    chain, key = _write(CERTIFICATE, directory)
     assert tls_context(str(chain), str(key)).minimum_version is ssl.TLSVersion.TLSv1_2
     arguments = ("--tls-cert", str(chain), "--tls-key", str(key), "--drain-delay", "0")
     with MoorageProcess(directory / "root", *arguments, workers=2) as server:
@@ -101,3 +120,83 @@ def test_the_server_drains_with_tls_too(tmp_path: Path) -> None:
         began = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - began < 25  # a connection that held it up would do so for 30 s
+
+
+# -- renewal
+
+
+def _serial(url: str) -> int:
+    """The serial number of the certificate that a new connection is shown."""
+    host, port = url.removeprefix("https://").split(":")
+    with (
+        socket.create_connection((host, int(port)), 60) as plain,
+        _context().wrap_socket(plain, server_hostname=host) as sock,
+    ):
+        shown = sock.getpeercert(binary_form=True)
+    assert shown is not None
+    return x509.load_der_x509_certificate(shown).serial_number
+
+
+def _serial_of(certificate: trustme.LeafCert) -> int:
+    return x509.load_pem_x509_certificate(certificate.cert_chain_pems[0].bytes()).serial_number
+
+
+def test_a_renewed_certificate_is_shown_by_every_worker(tmp_path: Path) -> None:
+    """Nobody restarts the server: what connects after the files changed sees what is in them, what was connected goes
+    on. A pair that does not belong together changes nothing, and each worker says so once."""
+    first, second = CERTIFICATE, AUTHORITY.issue_cert("127.0.0.1")
+    with _serving(tmp_path) as server, httpx.Client(verify=_context(), timeout=60) as kept:
+        assert kept.get(f"{server.url}/v2/").status_code == 200
+        _replace(tmp_path / "key.pem", second.private_key_pem.bytes())
+        _until(lambda: server.errors.count("stays in use: cannot use the certificate") == 2)
+        assert {_serial(server.url) for _ in range(8)} == {_serial_of(first)}
+        _replace(tmp_path / "chain.pem", _chain(second))
+        _until(lambda: server.errors.count("has changed, and is in use") == 2)
+        assert {_serial(server.url) for _ in range(8)} == {_serial_of(second)}
+        assert kept.get(f"{server.url}/v2/").status_code == 200
+        assert server.errors.count("stays in use") == 2
+
+
+def test_a_worker_that_is_started_again_shows_the_renewed_one(tmp_path: Path) -> None:
+    """The parent, which it is a copy of, never reads the files again."""
+    with _serving(tmp_path) as server:
+        second = AUTHORITY.issue_cert("127.0.0.1")
+        _write(second, tmp_path)
+        _until(lambda: server.errors.count("has changed, and is in use") == 2)
+        for worker in Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text().split():
+            os.kill(int(worker), signal.SIGKILL)
+        _until(lambda: server.errors.count("has changed, and is in use") == 4)
+        assert {_serial(server.url) for _ in range(8)} == {_serial_of(second)}
+
+
+def test_files_that_are_away_for_a_moment_are_taken_when_they_are_back(tmp_path: Path) -> None:
+    """What was good stays until then; a link on the way to the files that points elsewhere is a change too."""
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+        _write(AUTHORITY.issue_cert("127.0.0.1"), tmp_path / name)
+    live = tmp_path / "live"
+    live.symlink_to("old")
+    certificate = Certificate(str(live / "chain.pem"), str(live / "key.pem"))
+    before = certificate.context
+    assert not certificate.look()
+    live.unlink()
+    assert (certificate.look(), certificate.context) == (False, before)
+    live.symlink_to("new")
+    assert certificate.look()
+    assert certificate.context is not before
+
+
+def test_what_cannot_be_used_is_said_at_the_start(tmp_path: Path) -> None:
+    """By the names of both files."""
+    chain, key = _write(CERTIFICATE, tmp_path)
+    key.write_bytes(AUTHORITY.issue_cert("elsewhere").private_key_pem.bytes())
+    with pytest.raises(CertificateError, match=f"cannot use the certificate {chain} with the key {key}: "):
+        Certificate(str(chain), str(key))
+
+
+def _until(is_so: Callable[[], bool]) -> None:
+    """Waits until something is so."""
+    limit = time.monotonic() + 60
+    while not is_so():
+        assert time.monotonic() < limit
+        time.sleep(0.02)
