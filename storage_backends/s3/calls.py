@@ -95,7 +95,11 @@ class Denied(Passing):
 
 
 class Nested(Passing, Unsent):
-    """The key is a directory of another key, or lies in one."""
+    """The key is a directory of other keys, or lies in another one, says the server. ``code``: its own word for it."""
+
+    def __init__(self, operation: str, code: str) -> None:
+        self.code = code
+        super().__init__(f"S3 {operation}: {code}")
 
 
 class Doubtful(StorageUnavailable):
@@ -260,7 +264,7 @@ def _judge(operation: str, error: ClientError) -> StorageError:
     if code in _FULL or status == 507:
         return StorageFull(f"S3 has no room: {code}")
     if code in _NESTED:
-        return Nested(f"S3 {operation}: {code}")
+        return Nested(operation, code)
     if (status >= 500 and status != 501) or status in (408, 429) or code in _LATER:
         return Uncertain(f"S3 {operation}: {status} {code}")
     if code == "AccessDenied":

@@ -13,7 +13,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, Final
 
 from moorage.storage_backends.base import ABSENT, ANY, CommonPrefix, Expect, ObjectInfo
-from moorage.storage_backends.errors import Conflict, KeyInvalid, KeyNotFound
+from moorage.storage_backends.errors import Conflict, KeyInvalid, KeyNotFound, StorageError, StorageUnavailable
 from moorage.storage_backends.s3.body import Body
 from moorage.storage_backends.s3.calls import Calls, Doubtful, Nested, Refused, Uncertain, Unsent
 from moorage.storage_backends.s3.location import Location
@@ -23,6 +23,9 @@ __all__ = ["NONCE", "Objects", "date_of", "missing"]
 
 NONCE: Final = "moorage-nonce"
 """Metadata of everything we put: who wrote it."""
+
+_NO_PLACE: Final = "ExistingObjectIsDirectory"
+"""What versitygw says whatever keeps it from making a directory, or a file in one: a full disk, too."""
 
 _LAST: Final = "~"
 """Sorts behind every character that a key may have."""
@@ -85,6 +88,7 @@ class Objects:
             Conflict: ``expect`` does not hold.
             Doubtful: it does not now, but may have before.
             KeyInvalid: the server is over a file system, and the key would hold another key, or lie in one.
+            StorageUnavailable: the server takes no put now.
         """
         nonce, was_sent, is_long = secrets.token_hex(16), False, len(data) >= _LARGE
         arguments = {"Metadata": {NONCE: nonce}, **self._encryption, **_condition(expect)}
@@ -110,7 +114,15 @@ class Objects:
         try:
             return await (self._calls.endure(attempt) if is_long else self._calls.persist(attempt))
         except Nested as exc:
-            raise KeyInvalid(f"{key} would hold another key, or lie in one") from exc
+            raise await self._in_the_way(key, exc) from exc
+
+    async def _in_the_way(self, key: str, nested: Nested) -> StorageError:
+        """What kept the server from a put: another key, or trouble of its own."""
+        if nested.code == _NO_PLACE:
+            below = await self._calls.repeat("list_objects_v2", Prefix=f"{self.remote(key)}/", MaxKeys=1)
+            if not below.get("Contents"):
+                return StorageUnavailable(f"{nested}, but nothing is in the way: is the disk of the server full?")
+        return KeyInvalid(f"{key} would hold another key, or lie in one")
 
     async def _found_or_doubtful(self, key: str, nonce: str) -> ObjectInfo:
         """The object, if it is the one that we sent before.

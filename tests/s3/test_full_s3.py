@@ -14,6 +14,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from moorage.storage_backends.errors import StorageFull, StorageUnavailable
+from moorage.storage_backends.s3 import Location, S3Store
 
 from tests.crash.volume import Volume
 from tests.s3.servers import SERVERS, running
@@ -68,6 +70,27 @@ def test_a_full_disk(name: str, take: Callable[[Path], None]) -> None:
             arguments = ("--no-redirect", "--drain-delay", "0s")
             with MoorageProcess(root, *arguments, environment=server.environment) as replica:
                 _fill_and_heal(f"{replica.url}/v2/team/app", take, volume.root.parent)
+
+
+@pytest.mark.parametrize("name", list(SERVERS))
+async def test_no_room_for_a_directory(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told as such, and not as the fault of the key, which is what versitygw makes of it."""
+    with Volume("ext4") as volume:
+        volume.root.mkdir()
+        with running(name, volume.root) as server:
+            for variable, value in server.environment.items():
+                monkeypatch.setenv(variable, value)
+            store = await S3Store.open(Location.parse(server.url(server.bucket())))
+            _take_bytes(volume.root.parent)
+            for data in (b"", b"x" * 100):
+                with pytest.raises((StorageFull, StorageUnavailable)):
+                    await _put_many(store, data)
+            await store.close()
+
+
+async def _put_many(store: S3Store, data: bytes) -> None:
+    for number in range(1000):
+        await store.put(f"{number}/{len(data)}", data)
 
 
 def _fill_and_heal(home: str, take: Callable[[Path], None], disk: Path) -> None:

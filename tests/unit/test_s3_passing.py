@@ -1,5 +1,5 @@
 """Refusals that pass: of a put beside a delete MinIO denies access for a moment, and versitygw says that a directory is
-in the way. So we ask again, but not long."""
+in the way. So we ask again, but not long. versitygw says the same when its disk is full, so we look what is there."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from moorage.storage_backends.s3 import Location, S3Store
 
 _DENIED = (403, b"<Error><Code>AccessDenied</Code><Message>m</Message></Error>")
 _NESTED = (409, b"<Error><Code>ExistingObjectIsDirectory</Code><Message>m</Message></Error>")
+_INSIDE = (409, b"<Error><Code>ObjectParentIsFile</Code><Message>m</Message></Error>")
+_BELOW = (
+    b"<Contents><Key>key/below</Key><LastModified>2026-01-01T00:00:00.000Z</LastModified>"
+    b"<ETag>&quot;e&quot;</ETag><Size>1</Size></Contents>"
+)
 
 
 class _Refusing(ThreadingHTTPServer):
-    """Refuses ``refusals`` puts with ``refusal``, then takes them. ``asked``: puts so far."""
+    """Refuses ``refusals`` puts with ``refusal``, then takes them. ``asked``: puts so far; ``listed``: its objects."""
 
     refusal = _DENIED
+    listed = b""
     refusals = 0
     asked = 0
 
@@ -30,6 +36,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.rfile.read(int(self.headers["Content-Length"]))
         self.server.asked += 1
         status, body = self.server.refusal if self.server.asked <= self.server.refusals else (200, b"")
+        self._answer(status, body)
+
+    def do_GET(self) -> None:
+        assert "prefix=key%2F&" in f"{self.path}&"
+        self._answer(200, b"<ListBucketResult>%b</ListBucketResult>" % self.server.listed)
+
+    def _answer(self, status: int, body: bytes) -> None:
         self.send_response(status)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("ETag", '"etag"')
@@ -76,17 +89,19 @@ async def test_a_refusal_of_a_moment_is_not_seen(refusing: _Refusing, refusal: t
 
 
 @pytest.mark.parametrize(
-    ("refusal", "error", "words"),
+    ("refusal", "listed", "error", "words"),
     [
-        pytest.param(_DENIED, StorageUnavailable, "S3 forbids put_object: AccessDenied", id="denied"),
-        pytest.param(_NESTED, KeyInvalid, "key would hold another key, or lie in one", id="nested"),
+        pytest.param(_DENIED, b"", StorageUnavailable, "S3 forbids put_object: AccessDenied", id="denied"),
+        pytest.param(_NESTED, _BELOW, KeyInvalid, "key would hold another key, or lie in one", id="above another"),
+        pytest.param(_INSIDE, b"", KeyInvalid, "key would hold another key, or lie in one", id="inside another"),
+        pytest.param(_NESTED, b"", StorageUnavailable, "is the disk of the server full", id="no place"),
     ],
 )
 async def test_a_refusal_that_stays_is_told(
-    refusing: _Refusing, refusal: tuple[int, bytes], error: type[StorageError], words: str
+    refusing: _Refusing, refusal: tuple[int, bytes], listed: bytes, error: type[StorageError], words: str
 ) -> None:
     """After four of them, as what it is."""
-    refusing.refusal, refusing.refusals = refusal, 1000
+    refusing.refusal, refusing.refusals, refusing.listed = refusal, 1000, listed
     with pytest.raises(error, match=words):
         await _put(refusing)
     assert refusing.asked == 4
