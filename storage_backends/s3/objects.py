@@ -7,6 +7,7 @@ tell, and that is what is said.
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncGenerator
 from email.utils import parsedate_to_datetime
@@ -26,6 +27,9 @@ NONCE: Final = "moorage-nonce"
 
 _NO_PLACE: Final = "ExistingObjectIsDirectory"
 """What versitygw says whatever keeps it from making a directory, or a file in one: a full disk, too."""
+
+_BEING_PUT: Final = re.compile(r"(?:^|/)\.[^/]+\.sgwtmp\.[0-9]+$")
+"""What versitygw calls a value for the moment in which it takes another one's place, or for ever if it dies then."""
 
 _LAST: Final = "~"
 """Sorts behind every character that a key may have."""
@@ -185,6 +189,7 @@ class Objects:
                 float(int(one["LastModified"].timestamp())),
             )
             for one in answer.get("Contents", ())
+            if not _BEING_PUT.search(one["Key"])
         ]
 
     def _prefixes_of(self, answer: dict[str, Any]) -> list[CommonPrefix]:
