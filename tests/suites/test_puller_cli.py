@@ -16,7 +16,6 @@ from moorage.puller.errors import BadReference
 from moorage.puller.layout import ImageLayout
 from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.references import parse_reference
-from moorage.puller.show.text import human_size, printable
 from moorage.registry.oci import Descriptor, Digest, Manifest, RepositoryName, Tag
 from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER
 
@@ -352,23 +351,6 @@ def test_a_shell_completes_verbs_and_options(moorage: Moorage) -> None:
         environment = os.environ | asked
         done = subprocess.run([program], env=environment, capture_output=True, text=True, timeout=60, check=False)
         assert sorted(line.removeprefix("plain,") for line in done.stdout.split()) == expected
-
-
-@pytest.mark.parametrize(
-    ("text", "shown"),
-    [("plain Ναύτης ⚓", "plain Ναύτης ⚓"), ("a\x1b[1m", "a\\x1b[1m"), ("a\nb", "a\\nb"), ("\u202e", "\\u202e")],
-)
-def test_text_is_shown_not_obeyed(text: str, shown: str) -> None:
-    """Letters of all languages stay."""
-    assert printable(text) == shown
-
-
-@pytest.mark.parametrize(
-    ("size", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_550_000, "1.6 MB"), (3e12, "3.0 TB")]
-)
-def test_sizes_are_shown_for_people(size: float, shown: str) -> None:
-    """In powers of ten."""
-    assert human_size(size) == shown
 
 
 def test_how_a_directory_is_packed(moorage: Moorage, host: str, files: Path, tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from moorage.puller.events import (
 )
 from moorage.puller.show.documents import JsonLines
 from moorage.puller.show.lines import PlainLines
-from moorage.puller.show.text import human_seconds
+from moorage.puller.show.text import human_seconds, human_size, printable
 from moorage.registry.oci import Descriptor, Digest
 from moorage.registry.oci.media_types import OCI_LAYER
 
@@ -113,3 +113,20 @@ def test_json_lines_are_one_document_per_event(capsys: pytest.CaptureFixture[str
 def test_durations_are_shown_for_people(seconds: float, shown: str) -> None:
     """No 60 s, no 9.95 → 10.0 s."""
     assert human_seconds(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("plain Ναύτης ⚓", "plain Ναύτης ⚓"), ("a\x1b[1m", "a\\x1b[1m"), ("a\nb", "a\\nb"), ("\u202e", "\\u202e")],
+)
+def test_text_is_shown_not_obeyed(text: str, shown: str) -> None:
+    """Letters of all languages stay."""
+    assert printable(text) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (1_550_000, "1.6 MB"), (3e12, "3.0 TB")]
+)
+def test_sizes_are_shown_for_people(size: float, shown: str) -> None:
+    """In powers of ten."""
+    assert human_size(size) == shown
