@@ -1,7 +1,7 @@
 """Brings single blobs from a source to a destination.
 
 Law: nothing that the destination has is sent; what another repository of its registry has is mounted; the rest is sent,
-by several uploads at a time. The destination verifies every blob.
+by several uploads at a time (``turns``). The destination verifies every blob.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from moorage.puller.transfer.contents import FileContent, Meter, StreamContent, 
 from moorage.puller.transfer.graph import Place
 from moorage.puller.transfer.known import Known
 from moorage.puller.transfer.results import Action, BlobResult
+from moorage.puller.transfer.turns import Turns
 from moorage.registry.oci import (
     BlobUnknown,
     Descriptor,
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Carrier"]
 
-_UPLOADS = 4
 _ATTEMPTS = 3
 _RETRY_DELAY = 1.0
 
@@ -48,7 +48,7 @@ class Carrier:
     known: Known
     on_event: OnEvent
     fetcher: Fetcher | None = None
-    _uploads: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(_UPLOADS))
+    _turns: Turns = field(default_factory=Turns)
 
     async def carry(self, blob: Descriptor) -> BlobResult:
         """The blob is at the destination when this returns."""
@@ -57,7 +57,7 @@ class Carrier:
             return BlobResult(blob, "exists")
         if self.fetcher is not None:
             return await _fetch(self.fetcher, blob)
-        async with self._uploads:
+        async with self._turns.turn(blob):
             began = time.monotonic()
             meter = Meter(blob, self.on_event)
             action, origin = await self._bring(blob, meter)

@@ -61,7 +61,8 @@ async def copy_image(source: Place, wish: Wish, destination: Place, *, on_event:
     on_event(Resolved(wish.name or str(wish.reference), root.descriptor, len(blobs), size, blobs))
     async with _receiving(destination, selection), _fetching(source, destination, on_event) as fetcher:
         carrier = Carrier(source, destination, wish.known(source, destination), on_event, fetcher)
-        moved = await for_each(blobs, carrier.carry, limit=_PARALLEL)
+        by_size = sorted(blobs, key=lambda blob: -blob.size)  # a big one begun last would be alone in the end
+        moved = await for_each(by_size, carrier.carry, limit=_PARALLEL)
         await _Writer(destination, on_event).write(selection, wish.tags)
     return _finish(selection, moved, time.monotonic() - began, on_event)
 
@@ -84,6 +85,8 @@ def _fetching(source: Place, destination: Place, on_event: OnEvent) -> AbstractA
 
 def _finish(selection: Selection, blobs: list[BlobResult], seconds: float, on_event: OnEvent) -> CopyResult:
     manifests = tuple(manifest.descriptor for manifest in (*selection.others, selection.root))
+    order = {blob.digest: place for place, blob in enumerate(selection.blobs)}
+    blobs = sorted(blobs, key=lambda blob: order[blob.descriptor.digest])
     result = CopyResult(selection.root.descriptor, manifests, tuple(blobs), selection.left_out, seconds)
     on_event(Finished(result.descriptor, result.moved, seconds, Times(network=sum(blob.seconds for blob in blobs))))
     return result
