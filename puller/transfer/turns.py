@@ -1,13 +1,14 @@
 """Whose turn it is to be sent.
 
-Law: four blobs at a time, and of big ones two until a second has passed. A registry nearby is waited for because of its
-processors: where four big blobs share them, the biggest is alone in the end and the other processors are idle. Over a
-slow way a second is little, and there more connections bring more.
+Law: four blobs at a time, and of big ones no more than there are processors until a second has passed. A registry on
+this machine is waited for because of them: where four big blobs share two processors, the biggest is alone in the end,
+and one of them idle. Over a slow way a second is little, and there more connections bring more.
 """
 
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -18,15 +19,16 @@ __all__ = ["BIG", "Turns"]
 BIG = 32 * 1024 * 1024
 """Bytes from which on a blob is a big one."""
 
-_ALL, _FIRST = 4, 2
+_ALL = 4
+_FIRST = max(2, min(os.cpu_count() or 1, _ALL))
 
 
 class Turns:
-    """For the blobs of one copy. ``patience``: seconds for which only the first big blobs are sent."""
+    """For the blobs of one copy. ``first``: big blobs at a time for ``patience`` seconds."""
 
-    def __init__(self, *, patience: float = 1.0) -> None:
-        self._patience = patience
-        self._slots, self._big = asyncio.Semaphore(_ALL), asyncio.Semaphore(_FIRST)
+    def __init__(self, *, first: int = _FIRST, patience: float = 1.0) -> None:
+        self._first, self._patience = first, patience
+        self._slots, self._big = asyncio.Semaphore(_ALL), asyncio.Semaphore(first)
         self._is_waiting = False
 
     @asynccontextmanager
@@ -43,5 +45,5 @@ class Turns:
             yield
 
     def _let_all_go(self) -> None:
-        for _ in range(_ALL - _FIRST):
+        for _ in range(_ALL - self._first):
             self._big.release()

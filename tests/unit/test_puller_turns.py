@@ -23,7 +23,7 @@ async def _have_turns(turns: Turns, stack: AsyncExitStack, blobs: list[Descripto
 
 
 async def test_two_big_blobs_go_first_and_leave_room_for_small_ones() -> None:
-    turns = Turns(patience=_FOREVER)
+    turns = Turns(first=2, patience=_FOREVER)
     async with AsyncExitStack() as stack:
         big = await _have_turns(turns, stack, [_BIG, _BIG, _BIG])
         small = await _have_turns(turns, stack, [_SMALL, _SMALL, _SMALL])
@@ -34,7 +34,7 @@ async def test_two_big_blobs_go_first_and_leave_room_for_small_ones() -> None:
 
 
 async def test_a_big_blob_follows_when_another_has_ended() -> None:
-    turns = Turns(patience=_FOREVER)
+    turns = Turns(first=2, patience=_FOREVER)
     async with AsyncExitStack() as stack:
         async with AsyncExitStack() as first:
             await _have_turns(turns, first, [_BIG, _BIG])
@@ -44,7 +44,7 @@ async def test_a_big_blob_follows_when_another_has_ended() -> None:
 
 
 async def test_after_a_while_four_big_blobs_go_at_once_and_never_more() -> None:
-    turns = Turns(patience=0.01)
+    turns = Turns(first=2, patience=0.01)
     async with AsyncExitStack() as stack:
         tasks = await _have_turns(turns, stack, [_BIG] * 5)
         await asyncio.gather(*tasks[:4])
