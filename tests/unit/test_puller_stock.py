@@ -1,75 +1,24 @@
-"""The store's own verbs: what it lists, names, gives back and checks."""
+"""The store's own verbs: what it lists, names and gives back."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-import random
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import pytest
 from moorage.puller.errors import ImageError, LayoutInvalid, StoreInUse
 from moorage.puller.fetch.ingest import Ingest
-from moorage.puller.stock.verify import Kind
 from moorage.puller.store import Store
 from moorage.puller.unsynced import Unsynced
-from moorage.registry.oci import Descriptor, Digest, Manifest, Reference, RepositoryName, Tag
-from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER
+from moorage.registry.oci import Descriptor, Digest, Reference, RepositoryName, Tag
+from moorage.registry.oci.media_types import OCI_LAYER
 
-from tests.content import Blob, Content, index, json_bytes, nondistributable, push
-from tests.layers import archive, directory
-
-_HOST = "localhost:5000"
-_CREATED = "2024-05-06T07:08:09Z"
-
-
-def _ref(text: str) -> Reference:
-    return Reference.parse(f"{_HOST}/{text}")
-
-
-def _image(seed: str, layers: Sequence[str] = ("base",), **config: Any) -> Content:
-    """An image whose layers are named by words, so that two images share those of the same name."""
-    parts = [_layer(name) for name in layers]
-    document = {
-        "os": "linux",
-        "architecture": "amd64",
-        "created": _CREATED,
-        "author": seed,
-        "rootfs": {"type": "layers", "diff_ids": [str(_diff_id(name)) for name in layers]},
-        **config,
-    }
-    raw = json_bytes(document)
-    config_blob = Blob(Descriptor(OCI_CONFIG, Digest.of(raw), len(raw)), raw)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_IMAGE,
-        "config": config_blob.descriptor.to_json(),
-        "layers": [part.descriptor.to_json() for part in parts],
-    }
-    return Content(Manifest.of(json_bytes(manifest), OCI_IMAGE), (config_blob, *parts))
-
-
-def _layer(name: str) -> Blob:
-    """An archive of a few directories, and bytes after its end that make it 10,000 and its own."""
-    raw = archive(directory("usr"), directory("usr/bin"))
-    raw += random.Random(name).randbytes(10_000 - len(raw))
-    return Blob(Descriptor(OCI_LAYER, Digest.of(raw), len(raw)), raw)
-
-
-def _diff_id(name: str) -> Digest:
-    return _layer(name).digest
-
-
-def _make_tree(store: Store, name: str) -> None:
-    """What the layer unpacks to."""
-    for path in ("usr", "usr/bin"):
-        folder = Path(store.tree_path(_diff_id(name)), path)
-        folder.mkdir(parents=True, exist_ok=True)
-        folder.chmod(0o755)
+from tests.content import index
+from tests.stocked import CREATED, HOST, diff_id, image_of_words, names_in, reference_to, stock
 
 
 @pytest.fixture
@@ -77,37 +26,20 @@ def store(tmp_path: Path) -> Store:
     return Store(str(tmp_path / "store"))
 
 
-def _add(store: Store, content: Content, name: str, *, age: float = 0) -> Content:
-    """Puts an image into the store as if it had been pulled ``age`` seconds ago, with its trees."""
-    repository, _, tag = name.partition(":")
-    asyncio.run(push(store.view(_HOST), RepositoryName.parse(repository), content, *([tag] if tag else [])))
-    store.mark_used(content.digest)
-    os.utime(store.files.blob_path(content.digest), (time.time() - age,) * 2)
-    for part in content.walk():
-        for layer in part.blobs[1:]:
-            name = next((n for n in ("base", "top", "other") if _diff_id(n) == layer.digest), "")
-            _make_tree(store, name)
-    return content
-
-
-def _names(store: Store) -> list[str]:
-    return [image.name.removeprefix(f"{_HOST}/") for image in store.images()]
-
-
 def _has(store: Store, *layers: str) -> bool:
     """Whether blob and tree of the layers are there: all, or none."""
-    there = {store.files.has_blob(_diff_id(name)) for name in layers}
-    there |= {os.path.isdir(store.tree_path(_diff_id(name))) for name in layers}
+    there = {store.files.has_blob(diff_id(name)) for name in layers}
+    there |= {os.path.isdir(store.tree_path(diff_id(name))) for name in layers}
     assert len(there) == 1, "some are there and some are not"
     return there.pop()
 
 
 def test_images_are_listed_with_what_they_share(store: Store) -> None:
     """Sizes of blobs that are here, platform, ages."""
-    one = _add(store, _image("one", ["base", "top"]), "app:one", age=100)
-    _add(store, _image("two", ["base"]), "app:two")
+    one = stock(store, image_of_words("one", ["base", "top"]), "app:one", age=100)
+    stock(store, image_of_words("two", ["base"]), "app:two")
     first, second = store.images()
-    assert first.name == f"{_HOST}/app:one"
+    assert first.name == f"{HOST}/app:one"
     assert first.descriptor.digest == one.digest
     assert first.platforms == ("linux/amd64",)
     assert first.size == sum(part.descriptor.size for part in one.blobs) + one.descriptor.size
@@ -120,25 +52,25 @@ def test_images_are_listed_with_what_they_share(store: Store) -> None:
 
 def test_an_index_shows_the_platforms_that_are_here(store: Store) -> None:
     """Whatever else it names."""
-    _add(store, index([_image("a"), _image("b", ["top"])]), "app:index")
+    stock(store, index([image_of_words("a"), image_of_words("b", ["top"])]), "app:index")
     assert [image.platforms for image in store.images() if image.name.endswith(":index")] == [("linux/amd64",)]
 
 
 def test_history_tells_which_step_made_which_layer(store: Store) -> None:
     """Steps that only changed the config have no layer."""
     steps = [
-        {"created": _CREATED, "created_by": "ADD base"},
+        {"created": CREATED, "created_by": "ADD base"},
         {"created": "nonsense", "created_by": "ENV A=b", "empty_layer": True},
         {"created_by": "RUN make", "comment": "buildkit"},
     ]
-    content = _add(store, _image("one", ["base", "top"], history=steps), "app:one")
-    history = store.history(_ref("app:one"))
+    content = stock(store, image_of_words("one", ["base", "top"], history=steps), "app:one")
+    history = store.history(reference_to("app:one"))
     assert (history.platform, history.size) == ("linux/amd64", 20_000)
     assert [step.created_by for step in history.steps] == ["ADD base", "ENV A=b", "RUN make"]
     assert [step.layer and step.layer.digest for step in history.steps] == [
         content.blobs[1].digest, None, content.blobs[2].digest,
     ]  # fmt: skip
-    assert [step.diff_id for step in history.steps] == [_diff_id("base"), None, _diff_id("top")]
+    assert [step.diff_id for step in history.steps] == [diff_id("base"), None, diff_id("top")]
     assert [step.created is None for step in history.steps] == [False, True, True]
     assert history.steps[2].comment == "buildkit"
 
@@ -148,42 +80,42 @@ def test_history_tells_which_step_made_which_layer(store: Store) -> None:
 )
 def test_history_that_does_not_fit_is_one_step_a_layer(store: Store, history: object) -> None:
     """It may be missing or wrong (clients.md rule 26)."""
-    _add(store, _image("one", ["base", "top"], **({"history": history} if history is not None else {})), "a:b")
-    steps = store.history(_ref("a:b")).steps
+    stock(store, image_of_words("one", ["base", "top"], **({"history": history} if history is not None else {})), "a:b")
+    steps = store.history(reference_to("a:b")).steps
     assert [(step.created_by, step.layer is not None) for step in steps] == [("", True), ("", True)]
 
 
 def test_a_new_name_is_a_name_like_any_other(store: Store) -> None:
     """Also in another repository of another registry; what had the name before is kept under its digest."""
-    one, two = _add(store, _image("one"), "app:one"), _add(store, _image("two"), "app:two")
-    store.tag(_ref("app:one"), Reference.parse("example.com/other/app:new"))
-    store.tag(_ref("app:one"), _ref("app:two"))
+    one, two = stock(store, image_of_words("one"), "app:one"), stock(store, image_of_words("two"), "app:two")
+    store.tag(reference_to("app:one"), Reference.parse("example.com/other/app:new"))
+    store.tag(reference_to("app:one"), reference_to("app:two"))
     assert {image.name: image.descriptor.digest for image in store.images()} == {
-        f"{_HOST}/app:one": one.digest,
-        f"{_HOST}/app:two": one.digest,
+        f"{HOST}/app:one": one.digest,
+        f"{HOST}/app:two": one.digest,
         "example.com/other/app:new": one.digest,
-        f"{_HOST}/app@{two.digest}": two.digest,
+        f"{HOST}/app@{two.digest}": two.digest,
     }
 
 
 def test_only_a_tag_is_a_new_name(store: Store) -> None:
     """And only an image of the store gets one."""
-    content = _add(store, _image("one"), "app:one")
+    content = stock(store, image_of_words("one"), "app:one")
     with pytest.raises(ImageError, match="a new name is a tag"):
-        store.tag(_ref("app:one"), _ref(f"app@{content.digest}"))
+        store.tag(reference_to("app:one"), reference_to(f"app@{content.digest}"))
     with pytest.raises(ImageError, match="not in the store"):
-        store.tag(_ref("app:none"), _ref("app:two"))
+        store.tag(reference_to("app:none"), reference_to("app:two"))
 
 
 def test_a_removed_name_takes_along_what_only_it_needed(store: Store) -> None:
     """Blobs and trees; what another image shares stays."""
-    _add(store, _image("one", ["base", "top"]), "app:one")
-    _add(store, _image("two", ["base"]), "app:two")
-    removed = store.remove([_ref("app:one")])
-    assert removed.names == (f"{_HOST}/app:one",)
+    stock(store, image_of_words("one", ["base", "top"]), "app:one")
+    stock(store, image_of_words("two", ["base"]), "app:two")
+    removed = store.remove([reference_to("app:one")])
+    assert removed.names == (f"{HOST}/app:one",)
     assert (removed.blobs, removed.trees) == (3, 1)
     assert removed.size > 10_000
-    assert _names(store) == ["app:two"]
+    assert names_in(store) == ["app:two"]
     assert not _has(store, "top")
     assert _has(store, "base")
     assert os.listdir(os.path.join(store.root, "staging")) == []
@@ -191,44 +123,44 @@ def test_a_removed_name_takes_along_what_only_it_needed(store: Store) -> None:
 
 def test_one_of_two_names_takes_nothing_along(store: Store) -> None:
     """The image still has a name."""
-    _add(store, _image("one"), "app:one")
-    store.tag(_ref("app:one"), _ref("app:two"))
-    assert store.remove([_ref("app:one")]).blobs == 0
+    stock(store, image_of_words("one"), "app:one")
+    store.tag(reference_to("app:one"), reference_to("app:two"))
+    assert store.remove([reference_to("app:one")]).blobs == 0
     assert _has(store, "base")
 
 
 @pytest.mark.parametrize("length", [8 + 7, 12 + 7, 64 + 7])
 def test_a_digest_removes_every_name(store: Store, length: int) -> None:
     """Its beginning is enough."""
-    content = _add(store, _image("one"), "app:one")
-    store.tag(_ref("app:one"), _ref("else:two"))
+    content = stock(store, image_of_words("one"), "app:one")
+    store.tag(reference_to("app:one"), reference_to("else:two"))
     assert len(store.remove([str(content.digest)[:length]]).names) == 2
     assert not _has(store, "base")
 
 
 def test_a_digest_of_a_repository_removes_its_names_there(store: Store) -> None:
     """Not those of other repositories."""
-    content = _add(store, _image("one"), "app:one")
-    store.tag(_ref("app:one"), _ref("else:two"))
-    store.remove([_ref(f"app@{content.digest}")])
-    assert _names(store) == ["else:two"]
+    content = stock(store, image_of_words("one"), "app:one")
+    store.tag(reference_to("app:one"), reference_to("else:two"))
+    store.remove([reference_to(f"app@{content.digest}")])
+    assert names_in(store) == ["else:two"]
 
 
-@pytest.mark.parametrize("target", [_ref("app:none"), "sha256:" + "0" * 12, "sha256:012", "nothing"])
+@pytest.mark.parametrize("target", [reference_to("app:none"), "sha256:" + "0" * 12, "sha256:012", "nothing"])
 def test_what_is_not_there_cannot_be_removed(store: Store, target: Reference | str) -> None:
     """And nothing else goes with it."""
-    _add(store, _image("one"), "app:one")
+    stock(store, image_of_words("one"), "app:one")
     with pytest.raises(ImageError):
-        store.remove([_ref("app:one"), target])
-    assert _names(store) == ["app:one"]
+        store.remove([reference_to("app:one"), target])
+    assert names_in(store) == ["app:one"]
 
 
 def test_content_in_use_is_left_to_prune(store: Store) -> None:
     """The name is gone at once."""
-    _add(store, _image("one"), "app:one")
+    stock(store, image_of_words("one"), "app:one")
     with store.lease():
-        assert store.remove([_ref("app:one")]).is_deferred
-        assert _names(store) == []
+        assert store.remove([reference_to("app:one")]).is_deferred
+        assert names_in(store) == []
         assert _has(store, "base")
     assert store.prune().blobs == 3
     assert not _has(store, "base")
@@ -236,18 +168,18 @@ def test_content_in_use_is_left_to_prune(store: Store) -> None:
 
 def test_prune_waits_for_those_who_use_the_store(store: Store) -> None:
     """And gives up without a change."""
-    _add(store, _image("one"), "app:one", age=1000)
+    stock(store, image_of_words("one"), "app:one", age=1000)
     with store.lease(), pytest.raises(StoreInUse):
         store.prune(older_than=10, wait=0.05)
-    assert _names(store) == ["app:one"]
+    assert names_in(store) == ["app:one"]
 
 
 def test_prune_takes_what_no_name_leads_to(store: Store) -> None:
     """Blobs, trees, staging of the dead, locks; named images however old stay."""
-    _add(store, _image("one"), "app:one", age=1e9)
+    stock(store, image_of_words("one"), "app:one", age=1e9)
     store.files.write_blob(b"nobody's")
-    os.makedirs(store.tree_path(_diff_id("nobody's")))
-    Path(f"{store.tree_path(_diff_id('nobody'))}.lock").touch()
+    os.makedirs(store.tree_path(diff_id("nobody's")))
+    Path(f"{store.tree_path(diff_id('nobody'))}.lock").touch()
     os.makedirs(os.path.join(store.root, "staging", "0123456789abcdef", "dead"))
     removed = store.prune()
     assert (removed.names, removed.blobs, removed.trees) == ((), 1, 1)
@@ -258,24 +190,24 @@ def test_prune_takes_what_no_name_leads_to(store: Store) -> None:
 
 def test_prune_takes_images_by_age(store: Store) -> None:
     """Of their last use."""
-    _add(store, _image("one", ["base", "top"]), "app:old", age=1000)
-    _add(store, _image("two", ["base"]), "app:new", age=10)
-    assert store.prune(older_than=500).names == (f"{_HOST}/app:old",)
+    stock(store, image_of_words("one", ["base", "top"]), "app:old", age=1000)
+    stock(store, image_of_words("two", ["base"]), "app:new", age=10)
+    assert store.prune(older_than=500).names == (f"{HOST}/app:old",)
     assert not _has(store, "top")
     assert _has(store, "base")
 
 
 def test_prune_takes_images_until_the_store_is_small(store: Store) -> None:
     """Least recently used first, each with all its names."""
-    _add(store, _image("one", ["base"]), "app:second", age=20)
-    _add(store, _image("two", ["top"]), "app:first", age=30)
-    _add(store, _image("three", ["other"]), "app:last", age=10)
-    os.utime(store.files.blob_path(store.find(_ref("app:first")).digest), (time.time() - 30,) * 2)
+    stock(store, image_of_words("one", ["base"]), "app:second", age=20)
+    stock(store, image_of_words("two", ["top"]), "app:first", age=30)
+    stock(store, image_of_words("three", ["other"]), "app:last", age=10)
+    os.utime(store.files.blob_path(store.find(reference_to("app:first")).digest), (time.time() - 30,) * 2)
     removed = store.prune(max_size=60_000)
-    assert removed.names == (f"{_HOST}/app:first",)
-    assert store.prune(max_size=35_000).names == (f"{_HOST}/app:second",)
+    assert removed.names == (f"{HOST}/app:first",)
+    assert store.prune(max_size=35_000).names == (f"{HOST}/app:second",)
     assert _has(store, "other")
-    assert store.prune(max_size=0).names == (f"{_HOST}/app:last",)
+    assert store.prune(max_size=0).names == (f"{HOST}/app:last",)
     assert list(Path(store.root, "blobs", "sha256").iterdir()) == []
 
 
@@ -314,7 +246,7 @@ def test_the_end_of_a_lease_tidies_what_a_kill_left(store: Store, left: Sequence
 
 def test_a_fetch_that_runs_is_not_tidied_away(store: Store) -> None:
     """It holds its lock."""
-    descriptor = Descriptor(OCI_LAYER, _diff_id("any"), 10)
+    descriptor = Descriptor(OCI_LAYER, diff_id("any"), 10)
     ingest = Ingest.claim(store.files, descriptor)
     assert ingest is not None
     ingest.write(0, memoryview(b"12345"))
@@ -327,10 +259,10 @@ def test_a_fetch_that_runs_is_not_tidied_away(store: Store) -> None:
 
 def test_nothing_is_removed_from_a_damaged_store(store: Store) -> None:
     """A manifest that cannot be read hides what it needs."""
-    content = _add(store, _image("one"), "app:one")
+    content = stock(store, image_of_words("one"), "app:one")
     store.files.write_blob(b"nobody's")
     Path(store.files.blob_path(content.digest)).write_bytes(b"{}")
-    for act in (store.prune, store.images, lambda: store.remove([_ref("app:one")])):
+    for act in (store.prune, store.images, lambda: store.remove([reference_to("app:one")])):
         with pytest.raises(LayoutInvalid, match="damaged"):
             act()
     assert store.files.has_blob(Digest.of(b"nobody's"))
@@ -338,92 +270,20 @@ def test_nothing_is_removed_from_a_damaged_store(store: Store) -> None:
 
 def test_prune_settles_what_was_unsynced(store: Store) -> None:
     """So that a store kept by a CI cache is trusted on the next machine."""
-    store.files.unsynced.note(blobs=[_diff_id("any")])
+    store.files.unsynced.note(blobs=[diff_id("any")])
     store.prune()
-    assert not Unsynced(store.root, boot="after").is_doubtful_blob(_diff_id("any"))
+    assert not Unsynced(store.root, boot="after").is_doubtful_blob(diff_id("any"))
 
 
-@pytest.fixture
-def content() -> Content:
-    return _image("one", ["base", "top"])
-
-
-def test_a_sound_store_verifies(store: Store, content: Content) -> None:
-    """Sparse indexes and foreign layers included."""
-    _add(store, content, "app:one")
-    _add(store, index([content, _image("two", ["other"])]), "app:index")
-    other = _image("two", ["other"])
-    for part in (other.digest, *(part.digest for part in other.blobs)):
-        store.files.delete_blob(part)
-    foreign = nondistributable()
-    _add(store, foreign, "app:foreign")
-    verified = store.verify()
-    assert verified.defects == ()
-    assert verified.names == 3
-    assert store.prune().blobs == 0
-    assert verified.size > 20_000
-
-
-@pytest.mark.parametrize("victim", ["manifest", "config", "layer"])
-@pytest.mark.parametrize("fault", ["flipped", "cut", "gone"])
-def test_every_fault_is_found_and_mended(store: Store, content: Content, victim: str, fault: str) -> None:
-    """The damaged blob goes, with the names that need it; whole images stay; the store verifies again."""
-    _add(store, content, "app:one")
-    _add(store, _image("two", ["other"]), "app:two")
-    digest = {"manifest": content.digest, "config": content.blobs[0].digest, "layer": content.blobs[2].digest}[victim]
-    path = Path(store.files.blob_path(digest))
-    raw = path.read_bytes()
-    match fault:
-        case "flipped":
-            path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
-        case "cut":
-            path.write_bytes(raw[:-1])
-        case "gone":
-            path.unlink()
-    verified = store.verify()
-    assert {(defect.kind, defect.digest) for defect in verified.defects} == {
-        (Kind.LACKING, digest), *([] if fault == "gone" else [(Kind.DAMAGED, digest)]),
-    }  # fmt: skip
-    assert all(str(digest) in str(defect) for defect in verified.defects)
-    assert store.mend(verified).names == (f"{_HOST}/app:one",)
-    assert store.verify().defects == ()
-    assert _names(store) == ["app:two"]
-    _add(store, content, "app:one")
-    assert store.verify().defects == ()
-
-
-def test_a_doubtful_tree_is_told_and_mended(store: Store, content: Content) -> None:
-    """It is dropped; the image stays."""
-    Unsynced(store.root, boot="before").note(trees=[_diff_id("base")])
-    _add(store, content, "app:one")
-    verified = store.verify()
-    assert [(defect.kind, defect.digest) for defect in verified.defects] == [(Kind.DOUBTFUL, _diff_id("base"))]
-    assert store.mend(verified).trees == 1
-    assert Store(store.root).verify().defects == ()
-    assert _names(store) == ["app:one"]
-
-
-def test_mending_looks_again(store: Store, content: Content) -> None:
-    """What another process put right meanwhile stays."""
-    _add(store, content, "app:one")
-    path = Path(store.files.blob_path(content.blobs[1].digest))
-    raw = path.read_bytes()
-    path.write_bytes(b"")
-    verified = store.verify()
-    path.write_bytes(raw)
-    assert store.mend(verified).names == ()
-    assert _names(store) == ["app:one"]
-
-
-def test_a_lease_and_a_snapshot_keep_an_image_that_is_removed(store: Store, content: Content) -> None:
+def test_a_lease_and_a_snapshot_keep_an_image_that_is_removed(store: Store) -> None:
     """A push that has begun is not disturbed: names go at once, content later."""
-    _add(store, content, "app:one")
+    content = stock(store, image_of_words("one", ["base", "top"]), "app:one")
     with store.lease():
-        snapshot = store.snapshot(_HOST)
-        assert store.remove([_ref("app:one")]).is_deferred
+        snapshot = store.snapshot(HOST)
+        assert store.remove([reference_to("app:one")]).is_deferred
         found = asyncio.run(snapshot.read_manifest(RepositoryName("app"), Tag("one")))
         assert found.digest == content.digest
         assert all(store.files.has_blob(part.digest) for part in content.blobs)
         with pytest.raises(LayoutInvalid):
             snapshot.catalog.delete_tag(RepositoryName("app"), Tag("one"))
-    assert _names(store) == []
+    assert names_in(store) == []
