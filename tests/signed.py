@@ -1,10 +1,9 @@
-"""A key ring, who signs and who verifies with it, and a forger who has the key: what tests of tokens share."""
+"""Tokens as tests have them: claims, time and certificates. The fixtures for them are in ``tests/unit/conftest.py``."""
 
 from __future__ import annotations
 
 import base64
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -13,11 +12,8 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import NameOID
 from moorage.auth.errors import InvalidToken
-from moorage.auth.keys import KeyRing
 from moorage.auth.scope import Scope
-from moorage.auth.tokens import TokenSigner, TokenVerifier
-
-from tests.forge import Forger
+from moorage.auth.tokens import TokenVerifier
 
 __all__ = [
     "CLAIMS",
@@ -27,12 +23,7 @@ __all__ = [
     "SERVICE",
     "Clock",
     "certificate_of",
-    "clock",
-    "ours",
     "reason_of",
-    "ring",
-    "signer",
-    "verifier",
 ]
 
 NOW = 1_800_000_000
@@ -58,33 +49,6 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
-
-
-@pytest.fixture
-def clock() -> Clock:
-    return Clock()
-
-
-@pytest.fixture
-def ring(tmp_path: Path) -> KeyRing:
-    return KeyRing.create(str(tmp_path / "key"))
-
-
-@pytest.fixture
-def signer(ring: KeyRing, clock: Clock) -> TokenSigner:
-    return TokenSigner(ring, issuer=ISSUER, service=SERVICE, clock=clock)
-
-
-@pytest.fixture
-def verifier(ring: KeyRing, clock: Clock) -> TokenVerifier:
-    return TokenVerifier(ring, issuer=ISSUER, service=SERVICE, clock=clock)
-
-
-@pytest.fixture
-def ours(ring: KeyRing) -> Forger:
-    """Whoever has our key: its tokens differ from ours only in what a test says."""
-    key = ring.current().signing
-    return Forger(key.private, {"typ": "JWT", "alg": key.algorithm, "kid": key.kid}, CLAIMS)
 
 
 async def reason_of(verifier: TokenVerifier, raw: str) -> str:

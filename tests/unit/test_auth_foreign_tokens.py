@@ -19,23 +19,7 @@ from moorage.auth.tokens import Grant, TokenIssuer, TokenSigner, TokenVerifier
 from moorage.auth.trust import KeySet, TrustedKey, thumbprint
 
 from tests.forge import Forger, encoded, jwk_of
-from tests.signed import (
-    CLAIMS,
-    ISSUER,
-    NOW,
-    SCOPE,
-    SERVICE,
-    Clock,
-    certificate_of,
-    clock,
-    ours,
-    reason_of,
-    ring,
-    signer,
-    verifier,
-)
-
-__all__ = ["clock", "ours", "ring", "signer", "verifier"]
+from tests.signed import CLAIMS, ISSUER, NOW, SCOPE, SERVICE, Clock, certificate_of, reason_of
 
 
 class Keys:

@@ -20,23 +20,7 @@ from moorage.auth.scope import Resource, Scope
 from moorage.auth.tokens import Grant, TokenSigner, TokenVerifier
 
 from tests.forge import Forger, encoded, forge, hmac_signer, jwk_of
-from tests.signed import (
-    CLAIMS,
-    ISSUER,
-    NOW,
-    SCOPE,
-    SERVICE,
-    Clock,
-    certificate_of,
-    clock,
-    ours,
-    reason_of,
-    ring,
-    signer,
-    verifier,
-)
-
-__all__ = ["clock", "ours", "ring", "signer", "verifier"]
+from tests.signed import CLAIMS, ISSUER, NOW, SCOPE, SERVICE, Clock, certificate_of, reason_of
 
 
 async def test_what_we_issue_we_believe(signer: TokenSigner, verifier: TokenVerifier) -> None:
