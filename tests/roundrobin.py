@@ -9,14 +9,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-import threading
 from collections import Counter, deque
 from collections.abc import Sequence
 from contextlib import suppress
 from itertools import cycle
-from types import TracebackType
-from typing import Self
 from urllib.parse import urlsplit
+
+from tests.inthread import InThread
 
 __all__ = ["RoundRobin"]
 
@@ -28,8 +27,8 @@ _LINGER = 5.0
 answer (RFC 9112 section 9.6)."""
 
 
-class RoundRobin:
-    """``with RoundRobin(urls) as balancer:`` listens on a free loopback port, in a thread of its own.
+class RoundRobin(InThread):
+    """``with RoundRobin(urls) as balancer:`` listens on a free loopback port.
 
     Args:
         tls: the contexts of a server, for clients, and of a client, for the replicas: it speaks TLS to both.
@@ -48,30 +47,11 @@ class RoundRobin:
         self._back: ssl.SSLContext | None = tls[1] if tls else None
         self.sent: Counter[str] = Counter()
         self.heads: deque[bytes] = deque(maxlen=100)
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="round robin", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(60), "the balancer did not start"
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _run(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+    async def _open(self) -> asyncio.Server:
         listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.url = f"{'https' if self._front else 'http'}://127.0.0.1:{listener.getsockname()[1]}"
-        server = await asyncio.start_server(self._serve, sock=listener, limit=_LIMIT, ssl=self._front)
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
+        return await asyncio.start_server(self._serve, sock=listener, limit=_LIMIT, ssl=self._front)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(

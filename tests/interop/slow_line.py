@@ -7,11 +7,10 @@ trickles until the line is opened, ``hold`` seconds after the first such connect
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from contextlib import suppress
-from types import TracebackType
-from typing import Self
+
+from tests.inthread import InThread
 
 __all__ = ["FREE", "SlowLine"]
 
@@ -20,8 +19,8 @@ _TRICKLE, _PAUSE = 2048, 0.25
 """Bytes, and seconds between them: 8 KiB a second, which nobody takes for a dead connection."""
 
 
-class SlowLine:
-    """``with SlowLine("127.0.0.1:5000", hold=95) as line:`` listens at ``line.host``, in a thread of its own."""
+class SlowLine(InThread):
+    """``with SlowLine("127.0.0.1:5000", hold=95) as line:`` listens at ``line.host``."""
 
     host: str
 
@@ -29,27 +28,11 @@ class SlowLine:
         name, _, port = server.rpartition(":")
         self._server, self._hold = (name, int(port)), hold
         self.held_since = 0.0
-        self._ready = threading.Event()
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._run()), name="slow line", daemon=True)
 
-    def __enter__(self) -> Self:
-        self._thread.start()
-        assert self._ready.wait(60), "the line did not come up"
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join()
-
-    async def _run(self) -> None:
-        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+    async def _open(self) -> asyncio.Server:
         server = await asyncio.start_server(self._carry, "127.0.0.1", 0)
         self.host = f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-        self._ready.set()
-        await self._stop.wait()
-        server.close()
+        return server
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         behind, ahead = await asyncio.open_connection(*self._server)
