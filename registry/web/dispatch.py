@@ -65,7 +65,9 @@ class Dispatcher:
         try:
             endpoint = _endpoint(scope)
             scope["moorage.endpoint"] = type(endpoint).__name__
-            registry = self._registry if self._gate is None else await self._gate.admit(scope, endpoint)
+            registry = self._registry
+            if self._gate is not None:
+                registry = self._gate.known(scope, endpoint) or await self._gate.admit(scope, endpoint)
             await _handle(registry, endpoint, call)
         except ClientLeft:
             return

@@ -41,6 +41,7 @@ from moorage.registry.wrap.tag_writes import TagWrite, needs
 
 __all__ = ["Authorised", "Decided", "Sealer"]
 
+_PULL: Final = Action.PULL
 _PURPOSE: Final = b"upload"
 _MAC: Final = 43
 """Characters of a code at the end of an upload's id: 32 bytes in base64."""
@@ -85,7 +86,7 @@ class Authorised:
 
     async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
         """See ``Reader.resolve_blob``. Nothing is kept for a push of those who may not push: that would be a write."""
-        self._require(Action.PULL, repository, digest)
+        self._require_pull(repository, digest)
         for_push = for_push and self._rights.any_of(PUSH, repository).allowed
         return await self._inner.resolve_blob(repository, digest, for_push=for_push)
 
@@ -93,24 +94,24 @@ class Authorised:
         self, repository: RepositoryName, digest: Digest, *, start: int = 0, stop: int | None = None
     ) -> AbstractAsyncContextManager[BlobStream]:
         """See ``Reader.read_blob``."""
-        self._require(Action.PULL, repository, digest)
+        self._require_pull(repository, digest)
         return self._inner.read_blob(repository, digest, start=start, stop=stop)
 
     async def locate_blob(
         self, repository: RepositoryName, digest: Digest, *, ttl: int, headers: Mapping[str, str]
     ) -> BlobLocation | None:
         """See ``Reader.locate_blob``."""
-        self._require(Action.PULL, repository, digest)
+        self._require_pull(repository, digest)
         return await self._inner.locate_blob(repository, digest, ttl=ttl, headers=headers)
 
     async def resolve_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Descriptor:
         """See ``Reader.resolve_manifest``."""
-        self._require(Action.PULL, repository, reference)
+        self._require_pull(repository, reference)
         return await self._inner.resolve_manifest(repository, reference)
 
     async def read_manifest(self, repository: RepositoryName, reference: TagOrDigest) -> Manifest:
         """See ``Reader.read_manifest``."""
-        self._require(Action.PULL, repository, reference)
+        self._require_pull(repository, reference)
         return await self._inner.read_manifest(repository, reference)
 
     # -- Writer --------------------------------------------------------------------------------------------------------
@@ -236,14 +237,14 @@ class Authorised:
 
     def list_tags(self, repository: RepositoryName, *, after: str = "") -> AsyncIterator[Tag]:
         """See ``Lister.list_tags``."""
-        self._require(Action.PULL, repository)
+        self._require_pull(repository)
         return self._inner.list_tags(repository, after=after)
 
     def list_referrers(
         self, repository: RepositoryName, subject: Digest, *, artifact_type: str | None = None, after: str = ""
     ) -> AsyncIterator[Descriptor]:
         """See ``Lister.list_referrers``."""
-        self._require(Action.PULL, repository, subject)
+        self._require_pull(repository, subject)
         return self._inner.list_referrers(repository, subject, artifact_type=artifact_type, after=after)
 
     # -- deciding ------------------------------------------------------------------------------------------------------
@@ -251,6 +252,11 @@ class Authorised:
     def _require(self, action: Action, repository: RepositoryName, what: TagOrDigest | None = None) -> None:
         tag, digest = (what, None) if isinstance(what, Tag) else (None, what)
         self._settle(self._rights.decide(action, repository, tag=tag), action, repository, tag, digest)
+
+    def _require_pull(self, repository: RepositoryName, what: TagOrDigest | None = None) -> None:
+        """As ``_require``, on the path of nearly every request."""
+        if self._record is not None or not self._rights.decide(_PULL, repository).allowed:
+            self._require(_PULL, repository, what)
 
     def _require_push(self, repository: RepositoryName, digest: Digest | None = None) -> None:
         self._settle(self._rights.any_of(PUSH, repository), Action.CREATE, repository, None, digest)

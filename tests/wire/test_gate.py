@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import re
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,7 +13,8 @@ import pytest
 from moorage.auth.principal import ANONYMOUS, Principal
 from moorage.auth.scope import Scope
 from moorage.auth.state import RECENT
-from moorage.registry.oci import ManifestUnknown, RepositoryName, Tag
+from moorage.registry.oci import ManifestUnknown, RepositoryName, Tag, Unauthorized
+from moorage.registry.oci.routes import Endpoint, parse
 from moorage.registry.web.app import create_app
 from moorage.registry.web.audit import AuditLog
 from moorage.registry.web.gate import _RECENTLY, Gate, _Caller, _Recent
@@ -30,6 +32,7 @@ pytestmark = ON_STAGE
 
 NEW = blob("not there yet")
 UPLOADS = "/v2/mine/boat/blobs/uploads/"
+SCOPES = ("repository:mine/boat:pull,push", "repository:theirs/boat:pull")
 OTHERS = ("carol", "dora", "eve", "bob")
 
 
@@ -253,6 +256,35 @@ async def test_every_decision_is_audited(locked: Locked, stage: Stage, tmp_path:
     ]
     assert lines[-1]["claimed"] == "carol"
     assert not [secret for secret in (PASSWORD, token, "a wrong secret") if secret in text]
+
+
+async def test_who_is_known_comes_in_without_waiting(locked: Locked, tmp_path: Path) -> None:
+    """Only to read what they may, only after they were met, and never past the audit log: as if all were asked anew."""
+    gate = Gate(locked.local, locked.authority)
+    gate._recent.find(None, math.inf)  # from here on nobody is forgotten, however slow the machine is
+    headers = [(name.encode(), value.encode()) for name, value in (await locked.bearer("carol", *SCOPES)).items()]
+    request = {"headers": headers, "client": ("127.0.0.1", 1)}
+    may, may_not = _endpoints("mine/boat"), _endpoints("theirs/boat")
+    assert [gate.known(request, one) for one in (*may, *may_not)] == [None] * 10, "nobody was met"
+    registry = await gate.admit(request, may[0])
+    assert [gate.known(request, one) for one in may] == [registry] * 4 + [None]
+    assert [gate.known(request, one) for one in may_not] == [None] * 5
+    assert gate.known({**request, "headers": [(b"authorization", b"Bearer another")]}, may[0]) is None
+    with pytest.raises(Unauthorized):
+        gate.known({**request, "headers": headers * 2}, may[0])
+    gate = Gate(locked.local, locked.authority, audit=AuditLog.open(str(tmp_path / "audit")))
+    gate._recent.find(None, math.inf)
+    await gate.admit(request, may[0])
+    assert gate.known(request, may[0]) is None
+
+
+def _endpoints(repository: str) -> list[Endpoint]:
+    """The four that read content, and one that does not."""
+    name = f"/v2/{repository}"
+    paths = [
+        (method, f"{name}/{what}") for what in ("manifests/latest", f"blobs/{LAYER}") for method in ("GET", "HEAD")
+    ]
+    return [parse(method, path) for method, path in (*paths, ("POST", f"{name}/blobs/uploads/"))]
 
 
 async def test_a_refused_push_leaves_nothing(locked: Locked) -> None:
