@@ -147,18 +147,11 @@ class Objects:
             return None
         return describe(key, answer) if answer.get("Metadata", {}).get(NONCE) == nonce else None
 
-    async def delete(self, key: str, *, expect: Expect = ANY) -> None:
-        """Removes an object.
-
-        Raises:
-            Conflict: the object has another version.
-        """
-        condition = {} if expect is ANY else {"IfMatch": expect}
+    async def delete(self, key: str) -> None:
+        """Removes an object."""
         try:
-            await self._calls.repeat("delete_object", Key=self.remote(key), **condition)
+            await self._calls.repeat("delete_object", Key=self.remote(key))
         except Refused as exc:
-            if exc.status == 412:
-                raise Conflict(f"{key} is not of the version expected") from exc
             if exc.status != 404:
                 raise
 

@@ -42,7 +42,6 @@ class Findings:
     swap: bool
     listing: bool
     multipart: bool
-    conditional_delete: bool
     hash_etags: bool
     encryption: bool | None
     skew: float
@@ -66,7 +65,6 @@ class Findings:
         yield abs(self.skew) <= _MAX_SKEW, f"clock within {_MAX_SKEW:.0f} s of ours (it is {self.skew:+.0f} s)", True
         if self.encryption is not None:
             yield self.encryption, "encryption at rest as asked for (sse, kms_key)", True
-        yield self.conditional_delete, "conditional delete (If-Match)", False
         yield self.hash_etags, "ETag that is the hash of a small object, which shows torn reads", False
 
 
@@ -95,13 +93,12 @@ async def _try(calls: Calls, objects: Objects, multipart: Multipart, location: L
         encryption = await _encrypts(calls, objects, f"{place}/secret", location)
         create_only, listing = await _races(objects, key), await _lists(objects, place, key)
         swap, etags = await _swaps(objects, key), await _hashes(objects, key)
-        conditional = await _deletes(objects, key)
     finally:
         with suppress(StorageUnavailable):  # whoever sees it fail knows why already
             await objects.delete(key)
     listing = listing and not [entry async for entry in objects.entries(f"{place}/")]
     uploads = await _aborts(multipart, calls, objects, f"{place}/upload")
-    return Findings(create_only, swap, listing, uploads, conditional, etags, encryption, skew)
+    return Findings(create_only, swap, listing, uploads, etags, encryption, skew)
 
 
 async def _races(objects: Objects, key: str) -> bool:
@@ -144,17 +141,6 @@ async def _encrypts(calls: Calls, objects: Objects, key: str, location: Location
     await objects.delete(key)
     has_key = location.kms_key is None or str(info.get("SSEKMSKeyId", "")).endswith(location.kms_key)
     return info.get("ServerSideEncryption") == location.sse and has_key
-
-
-async def _deletes(objects: Objects, key: str) -> bool:
-    old = (await objects.stat(key)).version
-    await objects.put(key, b"newer")
-    try:
-        await objects.delete(key, expect=old)
-    except (Conflict, Refused):
-        return True
-    await objects.put(key, b"again")
-    return False
 
 
 async def _aborts(multipart: Multipart, calls: Calls, objects: Objects, key: str) -> bool:
