@@ -14,33 +14,38 @@ from tests.bench.engine import Address, Flow, drive
 from tests.bench.flows import ACCEPT, push_image, tag_manifest
 from tests.bench.images import KIB, MIB, Blob, Image, image
 
-__all__ = ["READ", "TAGGED", "TAGS", "Stage"]
+__all__ = ["READ", "TAGGED", "TAGS", "Content", "Stage"]
 
 READ = "bench/read"
 """The repository whose manifest ``latest`` and blobs are read."""
 
 TAGGED = "bench/tagged"
-"""The repository with ``TAGS`` tags."""
+"""The repository with many tags."""
 
 TAGS = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """One image with layers of 4 KiB, 10 MiB and 256 MiB, the same for every registry."""
+class Content:
+    """The same for every registry. ``names``: what the cases call the layers of ``image``."""
 
+    names: tuple[str, ...]
     image: Image
     small_image: Image
+
+    @property
+    def blobs(self) -> dict[str, Blob]:
+        """The layers by name."""
+        return dict(zip(self.names, self.image.layers, strict=True))
+
+
+class Stage(Content):
+    """One image with layers of 4 KiB, 10 MiB and 256 MiB, and ``TAGS`` tags of a small one."""
 
     @classmethod
     def make(cls) -> Stage:
         """Makes the content and hashes it."""
-        return cls(image(4 * KIB, 10 * MIB, 256 * MIB), image(1 * KIB))
-
-    @property
-    def blobs(self) -> dict[str, Blob]:
-        """The layers by what the cases call them."""
-        return dict(zip(("4k", "10m", "256m"), self.image.layers, strict=True))
+        return cls(("4k", "10m", "256m"), image(4 * KIB, 10 * MIB, 256 * MIB), image(1 * KIB))
 
     def fill(self, address: Address) -> None:
         """Pushes it all.

@@ -12,7 +12,8 @@ from tests.bench.flows import push_blob, push_image
 from tests.bench.images import KIB, MIB, image, make_blob
 from tests.bench.peers import Peer
 from tests.bench.s3.exchange import Client
-from tests.bench.s3.stage import READ, TAGS, Stage, list_tags
+from tests.bench.s3.stage import TAGS, Stage, list_tags
+from tests.bench.stage import READ
 
 __all__ = ["CASES", "Case", "Sample", "measure"]
 

@@ -17,7 +17,8 @@ from tests.bench.peers import Peer
 from tests.bench.s3.counting import Counting, counting
 from tests.bench.s3.exchange import Client
 from tests.bench.s3.peers import KINDS, running
-from tests.bench.s3.stage import READ, Stage, list_tags
+from tests.bench.s3.stage import Stage, list_tags
+from tests.bench.stage import READ
 from tests.s3.servers import S3Server
 
 __all__ = ["Counts", "count"]

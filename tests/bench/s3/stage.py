@@ -10,44 +10,29 @@ import io
 import json
 import re
 import tarfile
-from dataclasses import dataclass
 from typing import Any, Final
 
 from tests.bench.engine import Address
 from tests.bench.flows import push_image
-from tests.bench.images import KIB, MIB, Blob, Image, image
+from tests.bench.images import KIB, MIB, image
 from tests.bench.s3.exchange import Client
+from tests.bench.stage import READ, TAGGED, Content
 from tests.s3.servers import S3Server
 
-__all__ = ["READ", "TAGGED", "TAGS", "Stage", "list_tags"]
-
-READ: Final = "bench/read"
-"""The repository whose manifest ``latest`` and blobs are read."""
-
-TAGGED: Final = "bench/tagged"
-"""The repository with ``TAGS`` tags."""
+__all__ = ["TAGS", "Stage", "list_tags"]
 
 TAGS: Final = 10_000
 _FIRST: Final = "t00000"
 _NEXT = re.compile(r"<([^>]+)>")
 
 
-@dataclass(frozen=True, slots=True)
-class Stage:
-    """The content, the same for both."""
-
-    image: Image
-    small_image: Image
+class Stage(Content):
+    """One image with layers of 4 KiB, 1 MiB and 64 MiB, and the tags."""
 
     @classmethod
     def make(cls) -> Stage:
         """Makes and hashes it."""
-        return cls(image(4 * KIB, 1 * MIB, 64 * MIB), image(1 * KIB))
-
-    @property
-    def blobs(self) -> dict[str, Blob]:
-        """The layers by what the cases call them."""
-        return dict(zip(("4k", "1m", "64m"), self.image.layers, strict=True))
+        return cls(("4k", "1m", "64m"), image(4 * KIB, 1 * MIB, 64 * MIB), image(1 * KIB))
 
     def fill(self, address: Address, server: S3Server, bucket: str) -> None:
         """Pushes the images, writes the tags, and reads back what can be read quickly.
