@@ -25,6 +25,7 @@ from moorage.puller.layout_files import LayoutFiles
 from moorage.puller.transfer import Place, Wish, carry, copy_image
 from moorage.registry.oci import (
     BlobStream,
+    Descriptor,
     Digest,
     Manifest,
     ManifestUnknown,
@@ -64,6 +65,16 @@ class _Shaky(LocalRegistry):
         async with super().read_blob(repository, digest, start=start, stop=stop) as stream:
             is_broken, self.failures = self.failures > 0, max(0, self.failures - 1)
             yield _Broken(stream) if is_broken else stream
+
+
+class _Asked(LocalRegistry):
+    """A registry that knows in which order it was asked for blobs."""
+
+    asked: list[Digest]
+
+    async def resolve_blob(self, repository: RepositoryName, digest: Digest, *, for_push: bool = False) -> Descriptor:
+        self.asked.append(digest)
+        return await super().resolve_blob(repository, digest, for_push=for_push)
 
 
 class _Broken:
@@ -122,6 +133,17 @@ async def test_every_kind_goes_round(
     await _assert_whole(there, Tag("v1"), content)
     assert (await copy_image(there, Wish(content.digest, tags=[_LATEST]), back)).descriptor == content.descriptor
     await _assert_whole(back, _LATEST, content)
+
+
+async def test_the_biggest_blobs_go_first_and_are_told_in_the_order_of_the_image(source: _Source) -> None:
+    content = index([image("small", size=500), image("big", size=5000)])
+    await push(source, _HERE, content, "latest")
+    registry = await _Asked.open(MemoryStore())
+    registry.asked = []
+    result = await copy_image(Place(source, _HERE), Wish(_LATEST), Place(registry, _THERE))
+    blobs = [blob.descriptor for part in content.walk() for blob in part.blobs]
+    assert registry.asked == [blob.digest for blob in sorted(blobs, key=lambda blob: -blob.size)]
+    assert [blob.descriptor.digest for blob in result.blobs] == [blob.digest for blob in blobs]
 
 
 async def test_the_story_is_told(source: _Source, registry: LocalRegistry) -> None:
