@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 __all__ = ["InThread"]
 
@@ -17,6 +17,7 @@ class InThread:
     """``with`` it: ``_open`` has run in the thread before the block begins."""
 
     def __enter__(self) -> Self:
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._ready = threading.Event()
         self._thread = threading.Thread(
             target=lambda: asyncio.run(self._run()), name=type(self).__name__.lower(), daemon=True
@@ -31,12 +32,21 @@ class InThread:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
+    def _keep(self, loop: asyncio.AbstractEventLoop, work: Any, **arguments: Any) -> asyncio.Task[Any]:
+        """A task that lives until it is done. asyncio itself holds the one of a connection only until its client has
+        left; while it then waits for something that only it knows, it is garbage."""
+        task = asyncio.Task(work, loop=loop, **arguments)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _open(self) -> asyncio.Server:
         """Starts to listen."""
         raise NotImplementedError
 
     async def _run(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._loop.set_task_factory(self._keep)
         server = await self._open()
         self._ready.set()
         await self._stop.wait()

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from typing import Any
@@ -75,6 +78,24 @@ async def test_a_client_that_leaves_is_seen_to_leave(echoes: tuple[RoundRobin, l
     writer.close()
     async with asyncio.timeout(60):
         await one.left.wait()
+
+
+def test_a_client_that_leaves_before_its_answer() -> None:
+    """What is under way for it is not left to the garbage collector, which would end it with a complaint."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(60)
+        with RoundRobin([f"http://127.0.0.1:{silent.getsockname()[1]}"]) as balancer:
+            place = urlsplit(balancer.url)
+            with socket.create_connection((place.hostname, place.port), timeout=60) as client:
+                client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+                behind, _ = silent.accept()
+                assert behind.recv(1000).startswith(b"GET ")
+            for _ in range(20):
+                gc.collect()
+                with pytest.raises(BlockingIOError):
+                    behind.recv(1, socket.MSG_DONTWAIT)  # the balancer still holds it
+                time.sleep(0.01)
+        behind.close()
 
 
 async def test_what_is_no_request_is_answered_by_a_replica(echoes: tuple[RoundRobin, list[_Echo]]) -> None:
