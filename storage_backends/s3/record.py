@@ -1,7 +1,8 @@
 """What is written down about an open upload: one small object, changed by compare-and-swap only.
 
 The upload's bytes are, in this order: the parts of a multipart upload to the final key, all of ``PART`` bytes; a tail,
-shorter than a part, as write-once pieces of their own; up to ``INLINE`` bytes in the record itself. A number of a part
+shorter than a part, as write-once pieces of their own; up to ``INLINE`` bytes in the record itself. The tail may be
+there a second time, as the part that ends the object if the upload is committed in this very state. A number of a part
 is reserved before it is used and never given to anybody else, so a writer who lost the upload without knowing it cannot
 touch what the next one sends.
 """
@@ -45,8 +46,8 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``state``: ``done`` and ``gone`` are the end: what is left of the upload is about to be removed, the record last.
     ``multipart``: S3's id of it, once there is one; ``opening``: somebody was about to make one, and may have left it
     behind; ``assembling``: the object may be there already, of a commit that broke off; ``next``: the first number that
-    no part may have yet; ``inline``: the last bytes of the tail; ``nonce``: another with every change, so that no two
-    states are the same bytes.
+    no part may have yet; ``inline``: the last bytes of the tail; ``last``: the whole tail as a part, if it was sent;
+    ``nonce``: another with every change, so that no two states are the same bytes.
     """
 
     key: str
@@ -59,6 +60,7 @@ class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     parts: tuple[Part, ...] = ()
     tail: tuple[Piece, ...] = ()
     inline: bytes = b""
+    last: Part | None = None
     nonce: str = ""
 
     @property

@@ -151,9 +151,9 @@ class S3Store:
                     await writer.add(chunk)
             except BaseException:
                 with suppress(StorageError):  # what broke the append says more than that nothing of it could be kept
-                    await writer.finish(note)
+                    await writer.finish(note, is_whole=False)
                 raise
-            return await writer.finish(note)
+            return await writer.finish(note, is_whole=True)
         finally:
             await writer.close()
 
@@ -189,6 +189,10 @@ class S3Store:
 
     async def _assemble(self, record: Record, number: int) -> ObjectInfo:
         """Makes the object of what the record points at; twice is as good as once."""
+        if record.multipart is not None and record.last is not None:
+            return await self._multipart.complete(
+                record.key, record.multipart, (*record.parts, record.last), record.offset
+            )
         tail = await self._multipart.read_pieces(record.tail) + record.inline
         if record.multipart is None:
             return await self._objects.put(record.key, tail)

@@ -135,3 +135,120 @@ async def test_a_part_that_is_cancelled(store: S3Store, monkeypatch: pytest.Monk
         await store.append_upload(upload, 0, chunked(_WHOLE, MIB), noted())
     assert (await store.stat_upload(upload)).offset == 0
     await store.abort_upload(upload)
+
+
+_USUAL = PART + 5 * MIB
+
+
+async def test_the_usual_client_waits_for_no_bytes_at_the_end(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """He sends all at once and closes: what is left behind the last full part is a part already."""
+    line = _Line(monkeypatch)
+    upload = await upload_of(store, "data/x", b"")
+    await store.append_upload(upload, 0, chunked(_WHOLE[:_USUAL], MIB), noted())
+    assert sorted(line.arrived) == [1, 2]
+    await store.commit_upload(upload, _USUAL)
+    assert len(line.arrived) == 2
+    assert await content(store, "data/x") == _WHOLE[:_USUAL]
+
+
+@pytest.mark.parametrize("first", [pytest.param(5 * MIB, id="no part yet"), pytest.param(_USUAL, id="a part")])
+async def test_who_goes_on_after_the_likely_end(store: S3Store, monkeypatch: pytest.MonkeyPatch, first: int) -> None:
+    """The part that would have been the last is never used, nor is its number."""
+    line = _Line(monkeypatch)
+    upload = await upload_of(store, "data/x", b"")
+    for start, stop in ((0, first), (first, first + 7), (first + 7, len(_WHOLE) - 5)):
+        await store.append_upload(upload, start, chunked(_WHOLE[start:stop], MIB), noted())
+    await store.commit_upload(upload, len(_WHOLE) - 5)
+    assert await content(store, "data/x") == _WHOLE[:-5]
+    assert len(line.arrived) == len(set(line.arrived)) == 5
+
+
+async def test_a_likely_end_that_is_lost(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not matter: the bytes are kept as a piece, and are sent when the upload is closed."""
+    line = _Losing(monkeypatch, 2, StorageUnavailable("lost"))
+    upload = await upload_of(store, "data/x", b"")
+    await store.append_upload(upload, 0, chunked(_WHOLE[:_USUAL], MIB), noted())
+    assert line.arrived == [1]
+    await store.commit_upload(upload, _USUAL)
+    assert len(line.arrived) == 2
+    assert await content(store, "data/x") == _WHOLE[:_USUAL]
+
+
+async def test_what_broke_off_has_no_likely_end(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client who vanished will go on from there, if he comes back."""
+    line = _Line(monkeypatch)
+
+    async def broken() -> AsyncIterator[bytes]:
+        async for chunk in chunked(_WHOLE[:_USUAL], MIB):
+            yield chunk
+        raise ConnectionError
+
+    upload = await upload_of(store, "data/x", b"")
+    with pytest.raises(ConnectionError):
+        await store.append_upload(upload, 0, broken(), noted())
+    assert line.arrived == [1]
+    await store.commit_upload(upload, _USUAL)
+    assert await content(store, "data/x") == _WHOLE[:_USUAL]
+
+
+async def test_a_place_that_was_not_made_ready(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first part makes it, so an outage of a moment costs nothing."""
+    create, asked = Multipart.create, 0
+
+    async def failing(multipart: Multipart, key: str) -> tuple[str, bool]:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            raise StorageUnavailable("a moment")
+        return await create(multipart, key)
+
+    monkeypatch.setattr(Multipart, "create", failing)
+    upload = await upload_of(store, "data/x", b"")
+    await store.append_upload(upload, 0, chunked(_WHOLE[:_USUAL], MIB), noted())
+    await store.commit_upload(upload, _USUAL)
+    assert asked == 2
+    assert await content(store, "data/x") == _WHOLE[:_USUAL]
+
+
+async def test_a_place_made_ready_for_nothing(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever breaks off before a part is full leaves a multipart upload that the record knows."""
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    bucket = server.bucket()
+    store = await S3Store.open(Location.parse(server.url(bucket, "registry")))
+
+    async def broken() -> AsyncIterator[bytes]:
+        yield _WHOLE[: 5 * MIB]
+        raise ConnectionError
+
+    def multiparts() -> int:
+        # Of the exact key, because MinIO lists nothing else.
+        return len(server.client().list_multipart_uploads(Bucket=bucket, Prefix="registry/data/x").get("Uploads", ()))
+
+    upload = await upload_of(store, "data/x", b"")
+    with pytest.raises(ConnectionError):
+        await store.append_upload(upload, 0, broken(), noted())
+    assert (await store.stat_upload(upload)).offset == 5 * MIB
+    assert multiparts() == 1
+    await store.abort_upload(upload)
+    assert multiparts() == 0
+    await store.close()
+
+
+async def test_an_append_that_goes_on_is_not_abandoned(store: S3Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bytes that arrive renew the record, by whose time sessions are dropped, however few they are."""
+    monkeypatch.setattr("moorage.storage_backends.s3.writer._RENEWAL", 0.0)
+    upload = await upload_of(store, "data/x", b"")
+    began = (await store.stat_upload(upload)).modified
+    renewed = False
+
+    async def slow() -> AsyncIterator[bytes]:
+        nonlocal renewed
+        for _ in range(100):  # ten seconds at least, and the store's clock has a grain of one
+            await asyncio.sleep(0.1)
+            yield b"x"
+            if renewed := (await store.stat_upload(upload)).modified > began:
+                return
+
+    await store.append_upload(upload, 0, slow(), noted())
+    assert renewed

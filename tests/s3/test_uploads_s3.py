@@ -22,7 +22,7 @@ from moorage.storage_backends.s3 import Location, S3Store
 from tests.content import chunked
 from tests.faultproxy import FINE, Fault, FaultProxy, Scene
 from tests.s3.servers import S3Server
-from tests.s3.uploaded import CONTENT
+from tests.s3.uploaded import CONTENT, CUTS
 from tests.suites.store_content import MIB, chunks, content, noted, upload_of
 
 pytestmark = pytest.mark.timeout(600)
@@ -84,7 +84,8 @@ async def open_uploads(store: ObjectStore) -> list[str]:
     return [entry.key.removeprefix(UPLOADS) async for entry in store.list(UPLOADS) if isinstance(entry, ObjectInfo)]
 
 
-async def test_a_death_at_any_moment(environment: S3Server) -> None:
+@pytest.mark.parametrize("cut", CUTS.values(), ids=CUTS.keys())
+async def test_a_death_at_any_moment(environment: S3Server, cut: int) -> None:
     """The process dies when S3 has carried out its n-th request, for every n. Expiry then leaves either nothing or the
     whole object, whose commit was over."""
     bucket, key, outcomes = environment.bucket(), "data/x", []
@@ -93,7 +94,7 @@ async def test_a_death_at_any_moment(environment: S3Server) -> None:
     with FaultProxy(str(place.hostname), place.port or 80) as line:
         through = environment.url(bucket, "registry").replace(environment.endpoint, line.endpoint)
         for number in range(1000):
-            was_killed = await asyncio.to_thread(_push_and_die, line, through, key, number)
+            was_killed = await asyncio.to_thread(_push_and_die, line, through, key, cut, number)
             for upload in await open_uploads(direct):
                 await direct.abort_upload(upload)
             left = await everything(direct)
@@ -110,10 +111,10 @@ async def test_a_death_at_any_moment(environment: S3Server) -> None:
     assert outcomes[-1]
 
 
-def _push_and_die(line: FaultProxy, location: str, key: str, number: int) -> bool:
+def _push_and_die(line: FaultProxy, location: str, key: str, cut: int, number: int) -> bool:
     """Whether it died before its end."""
     lock, answers = threading.Lock(), 0
-    process = subprocess.Popen([sys.executable, "-m", "tests.s3.pusher", location, key])
+    process = subprocess.Popen([sys.executable, "-m", "tests.s3.pusher", location, key, str(cut)])
 
     def dies(scene: Scene) -> bool:
         nonlocal answers
