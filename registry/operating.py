@@ -56,14 +56,12 @@ def accounts_file(where: Mapping[str, Any]) -> str:
 
 def server_settings(where: Mapping[str, Any]) -> Settings:
     """The server's settings, by the same rules as for `serve`."""
-
     flags = {name: value for name, value in where.items() if value is not None and name != "config"}
     return load_settings(flags, os.environ, config=where["config"]).settings
 
 
 def loaded(settings: Settings) -> AuthConfig | None:
     """Who may do what; None where nobody is asked for a login."""
-
     if settings.auth is not None:
         return AuthConfig.load(settings.auth)
     return AuthConfig.open_to_accounts(settings.htpasswd) if settings.htpasswd is not None else None
@@ -71,7 +69,6 @@ def loaded(settings: Settings) -> AuthConfig | None:
 
 def with_robots(settings: Settings, call: Callable[[Robots], Awaitable[_T]]) -> _T:
     """What ``call`` makes of the robots in the server's root."""
-
     if "://" not in settings.root and not os.path.isdir(settings.root):
         raise Refused(f"there is no directory {settings.root}: name the server's root by --root")
 
@@ -117,7 +114,6 @@ def print_rows(rows: Sequence[Mapping[Any, object]], *, as_json: bool) -> None:
 @contextmanager
 def one_line() -> Iterator[None]:
     """What cannot be done is said in one line, and is status 1; wrong settings are status 2."""
-
     try:
         yield
     except SettingsError as exc:

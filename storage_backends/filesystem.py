@@ -85,14 +85,15 @@ class FilesystemStore:
             read_only: nobody is going to write, so a root that cannot be written to will do.
 
         Raises:
-            StorageError: others may write into the root, or it takes ``a`` and ``A`` for the same name.
+            StorageError: it is no directory, or holds something else; others may write into it, or it takes ``a`` and
+                ``A`` for the same name.
             StorageUnavailable: the file system failed.
         """
         disk = disk or Disk()
         store = cls(os.path.abspath(os.fspath(root)), disk)  # noqa: ASYNC240  # asks for the working directory only
         with storage_errors:
             try:
-                await uninterrupted(store._run(store._prepare, disk, read_only))
+                await uninterrupted(store._run(lambda: store._prepare(disk, read_only=read_only)))
             except BaseException:
                 await store.close()
                 raise
@@ -251,7 +252,7 @@ class FilesystemStore:
                 require(key, expect, version)
             self._tree.remove(key, touched)
 
-    def _prepare(self, disk: Disk, read_only: bool) -> None:
+    def _prepare(self, disk: Disk, *, read_only: bool) -> None:
         stale_before = time.time() - _STALE
         try:
             prepare_root(self._tree, disk, stale_before=stale_before)

@@ -17,7 +17,6 @@ from typing import Final
 
 from moorage.storage_backends.base import (
     ANY,
-    UPLOADS,
     Capabilities,
     CommonPrefix,
     Expect,
@@ -238,7 +237,7 @@ class MemoryStore:
         return UploadRecord.decode(upload, found.data)
 
     def _write_record(self, upload: str, record: UploadRecord) -> UploadInfo:
-        info = self._set(UPLOADS + upload, record.encode())
+        info = self._set(record_key(upload), record.encode())
         return UploadInfo(record.key, record.offset, record.note, info.modified)
 
     def _record_append(self, upload: str, note: Callable[[int], bytes]) -> UploadInfo:

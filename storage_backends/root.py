@@ -55,7 +55,11 @@ def accept_root(tree: Tree) -> None:
     Raises:
         StorageError: it is no store, or takes ``a`` and ``A`` for the same name.
     """
-    if not os.path.isdir(tree.private):
+    try:
+        is_store = stat.S_ISDIR(os.stat(tree.private).st_mode)
+    except (FileNotFoundError, NotADirectoryError):  # anything else is not to be seen now, and nobody's to judge
+        is_store = False
+    if not is_store:
         raise StorageError(f"{tree.root} holds no Moorage store, and none can be made there")
     if os.path.lexists(tree.base + PRIVATE.upper()):
         raise _folds_case(tree)

@@ -76,8 +76,9 @@ async def test_a_root_that_can_be_written_to_is(root: Path) -> None:
 
 
 def test_it_must_be_a_store(tmp_path: Path) -> None:
-    """A directory that holds none, or that is not there, is refused by name."""
-    for place in (tmp_path, tmp_path / "absent"):
+    """A directory that holds none, or that is not there, is refused by name; and a file."""
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "absent", tmp_path / "file"):
         with pytest.raises(StorageError, match=f"{place} holds no Moorage store"):
             accept_root(Tree(str(place), Disk()))
 
