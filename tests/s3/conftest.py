@@ -30,3 +30,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 def bucket(server: S3Server) -> str:
     """A bucket of the server, for everybody; use a prefix of your own."""
     return server.bucket()
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A minute for every call: suites make thousands, and a busy machine may take seconds over one."""
+    monkeypatch.setattr("moorage.storage_backends.s3.calls.DEADLINE", 60.0)

@@ -19,7 +19,9 @@ class TestOverS3(RegistrySuite):
     LOCATES = True
 
     @pytest.fixture
-    async def registry(self, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Registry]:
+    async def registry(
+        self, server: S3Server, patience: None, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[Registry]:
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
         store = await S3Store.open(Location.parse(server.url(server.bucket(), "team/registry")))

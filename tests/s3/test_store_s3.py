@@ -20,7 +20,9 @@ class TestS3Store(StoreSuite):
     TICK = 1.1  # S3 tells whole seconds
 
     @pytest.fixture
-    async def store(self, server: S3Server, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ObjectStore]:
+    async def store(
+        self, server: S3Server, patience: None, monkeypatch: pytest.MonkeyPatch
+    ) -> AsyncIterator[ObjectStore]:
         """A store over a bucket of its own."""
         for name, value in server.environment.items():
             monkeypatch.setenv(name, value)
