@@ -166,6 +166,8 @@ class FaultProxy:
         task = asyncio.current_task()
         assert task is not None
         self._links.add(task)
+        # A reset loses what the kernel still holds: let that be little, or a slow reader never sees what was "carried".
+        writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _PIECE)
         try:
             far_reader, far_writer = await asyncio.open_connection(*self._server, limit=_PIECE)
         except OSError:
