@@ -211,19 +211,22 @@ class Writer:
             self._send_last(left if is_likely_last else b""),
             return_exceptions=True,
         )
-        if isinstance(settled, BaseException):
-            if not isinstance(written, BaseException):
-                await self._drop_new(written[0])
-            raise settled
         if isinstance(written, BaseException):
-            raise written
-        return *written, None if isinstance(last, BaseException) else last
+            raise settled if isinstance(settled, BaseException) else written
+        if isinstance(settled, BaseException) or isinstance(last, BaseException):
+            await self._drop_new(written[0])
+        if isinstance(settled, BaseException):
+            raise settled
+        if isinstance(last, BaseException):
+            raise last
+        return *written, last
 
     async def _send_last(self, left: bytes) -> Part | None:
         """``left`` as the part that it is if no more comes; its number is never given to another one."""
-        if not left or self._id is None:
-            return None
-        return await self._deliver((), left)
+        if left and self._id is not None:
+            with suppress(StorageError):  # then it is sent when the upload is closed
+                return await self._deliver((), left)
+        return None
 
     async def _settle_all(self) -> None:
         while self._sending:
