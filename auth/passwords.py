@@ -38,7 +38,8 @@ _WAITING: Final = 64
 _REMEMBERED: Final = 1024
 _LIFE: Final = 60.0
 _NICENESS: Final = 5
-"""By how much the threads yield to the event loop and to other workers, which serve everybody else."""
+"""By how much the threads yield to the event loop and to other workers, which serve everybody else. Not by more:
+now and then they hold the interpreter's lock, and whoever holds it must not wait for long."""
 
 
 class Passwords:
@@ -131,6 +132,15 @@ def _unfitting(cost: int) -> bytes:
 
 
 def _yield_to_others() -> None:
-    if sys.platform == "linux":  # where a thread has a niceness of its own
+    """Lets the event loops go first: a scheduler that lets a hash run on while they wait delays everybody else."""
+    if sys.platform == "linux":  # where a thread has a niceness and processors of its own
+        thread = threading.get_native_id()
         with suppress(PermissionError):  # a sandbox may deny it; a courtesy is no reason to refuse logins
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICENESS)
+            os.setpriority(os.PRIO_PROCESS, thread, os.getpriority(os.PRIO_PROCESS, thread) + _NICENESS)
+        with suppress(OSError):  # the same; or the processors were taken away meanwhile
+            os.sched_setaffinity(thread, _for_hashes(os.sched_getaffinity(thread)))
+
+
+def _for_hashes(processors: set[int]) -> set[int]:
+    """Half of the processors, the same ones in every worker; one is always left where there are two."""
+    return set(sorted(processors)[len(processors) // 2 :])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator
 from functools import cache
@@ -11,7 +12,7 @@ import bcrypt
 import pytest
 from moorage.auth.errors import BadCredentials, ConfigurationError, TooManyFailures
 from moorage.auth.htpasswd import Account, Htpasswd
-from moorage.auth.passwords import Passwords
+from moorage.auth.passwords import Passwords, _for_hashes
 
 _HASH = b"$2y$10$" + b"." * 53
 
@@ -266,3 +267,33 @@ async def test_the_loop_goes_on_meanwhile(clock: _Clock) -> None:
     finally:
         may_go.set()
         passwords.close()
+
+
+@pytest.mark.parametrize(
+    ("all_of_them", "hashing"),
+    [({0}, {0}), ({0, 1}, {1}), ({3, 5, 9}, {5, 9}), ({0, 1, 2, 3}, {2, 3})],
+    ids=["one processor", "two", "three of a container", "four"],
+)
+def test_hashing_leaves_processors_free(all_of_them: set[int], hashing: set[int]) -> None:
+    """Half of them, so that guessers in any number never keep the event loops from running; with one there is none."""
+    assert _for_hashes(all_of_them) == hashing
+
+
+@pytest.mark.skipif("sys.platform != 'linux'", reason="only there has a thread processors of its own")
+async def test_only_the_hashing_threads_yield(clock: _Clock) -> None:
+    """Niceness and processors are theirs alone; the event loop keeps what it had."""
+    before = os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)
+    seen: list[tuple[int, set[int]]] = []
+
+    def look(*_: bytes) -> bool:
+        thread = threading.get_native_id()
+        seen.append((os.getpriority(os.PRIO_PROCESS, thread), os.sched_getaffinity(thread)))
+        return True
+
+    passwords = Passwords(clock=clock, compare=look)
+    try:
+        await passwords.check(_file(Account("alice", _HASH)), "alice", "right")
+    finally:
+        passwords.close()
+    assert seen == [(min(before[0] + 5, 19), _for_hashes(before[1]))]
+    assert (os.getpriority(os.PRIO_PROCESS, 0), os.sched_getaffinity(0)) == before
