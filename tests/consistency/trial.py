@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -35,10 +35,21 @@ class Report:
 
 
 def trial(
-    roots: Sequence[str], *, environment: dict[str, str], operations: int, seed: int, kills: bool = True
+    roots: Sequence[str],
+    *,
+    environment: dict[str, str],
+    operations: int,
+    seed: int,
+    kills: bool = True,
+    begins: Callable[[], object] = lambda: None,
 ) -> Report:
-    """Runs it with a replica for each of ``roots``, which are one bucket; ``environment`` holds the credentials."""
+    """Runs it with a replica for each of ``roots``, which are one bucket; ``environment`` holds the credentials.
+
+    Args:
+        begins: called when the replicas run.
+    """
     with Replicas(roots, environment=environment) as group:
+        begins()
         # A repository of its own: histories begin with tags that nobody has written.
         tags = TagLoad(group.urls, operations, seed, name=f"team/register-{secrets.token_hex(4)}")
         uploads = UploadLoad(group.urls, seed)

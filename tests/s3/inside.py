@@ -25,11 +25,19 @@ def main() -> None:
     """Runs it; there is one replica for each endpoint."""
     bucket, operations, seed, *endpoints = sys.argv[1:]
     _await_bucket(endpoints[0], bucket)
-    print("ready", flush=True)
     roots = [f"s3://{bucket}/registry?endpoint={endpoint}&addressing=path" for endpoint in endpoints]
     names = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
     environment = {name: os.environ[name] for name in names}
-    report = trial(roots, environment=environment, operations=int(operations), seed=int(seed), kills=False)
+    report = trial(
+        roots,
+        environment=environment,
+        operations=int(operations),
+        seed=int(seed),
+        kills=False,
+        begins=lambda: print(
+            "ready", flush=True
+        ),  # whoever stops nodes waits for it: a replica starts on a whole store
+    )
     print(json.dumps(asdict(report)), flush=True)
 
 
