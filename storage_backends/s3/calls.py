@@ -36,7 +36,7 @@ from moorage.storage_backends.errors import StorageError, StorageFull, StorageUn
 from moorage.storage_backends.s3.direct import Direct
 from moorage.storage_backends.s3.location import Location
 
-__all__ = ["DEADLINE", "Calls", "Doubtful", "Nested", "Refused", "Uncertain", "Unsent"]
+__all__ = ["DEADLINE", "Calls", "Doubtful", "Nested", "Passing", "Refused", "Uncertain", "Unsent"]
 
 DEADLINE: Final = 7.0
 """Seconds for one call with all its repetitions, so that a request is answered within 10 (promise F7)."""

@@ -16,7 +16,7 @@ from typing import Any, Final
 from moorage.storage_backends.base import ABSENT, ANY, CommonPrefix, Expect, ObjectInfo
 from moorage.storage_backends.errors import Conflict, KeyInvalid, KeyNotFound, StorageError, StorageUnavailable
 from moorage.storage_backends.s3.body import Body
-from moorage.storage_backends.s3.calls import Calls, Doubtful, Nested, Refused, Uncertain, Unsent
+from moorage.storage_backends.s3.calls import Calls, Doubtful, Nested, Passing, Refused, Uncertain, Unsent
 from moorage.storage_backends.s3.location import Location
 from moorage.storage_backends.s3.reading import S3Reading, describe, open_reading
 
@@ -199,6 +199,8 @@ def _lost(key: str, expect: Expect, refused: Refused) -> Exception:
     """What a refused put means."""
     if refused.status == 409:
         return Uncertain(str(refused))  # somebody is at it right now (ConditionalRequestConflict): ask again
+    if refused.code == "NoSuchKey" and (expect is ANY or expect is ABSENT):
+        return Passing(str(refused))  # MinIO, when a delete takes the directories that it made for the object
     if refused.status in (404, 412) and expect is not ANY and refused.code != "NoSuchBucket":
         return Conflict(f"{key} is not what was expected")
     return refused

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from moorage.storage_backends.base import ABSENT, ANY, Expect
 from moorage.storage_backends.errors import KeyInvalid, StorageError, StorageUnavailable
 from moorage.storage_backends.s3 import Location, S3Store
 
+_MISSING = (404, b"<Error><Code>NoSuchKey</Code><Message>m</Message></Error>")
 _DENIED = (403, b"<Error><Code>AccessDenied</Code><Message>m</Message></Error>")
 _NESTED = (409, b"<Error><Code>ExistingObjectIsDirectory</Code><Message>m</Message></Error>")
 _INSIDE = (409, b"<Error><Code>ObjectParentIsFile</Code><Message>m</Message></Error>")
@@ -71,20 +73,26 @@ def refusing(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Refusing]:
         thread.join()
 
 
-async def _put(server: _Refusing) -> str:
+async def _put(server: _Refusing, expect: Expect = ANY) -> str:
     endpoint = f"http://127.0.0.1:{server.server_address[1]}"
     store = S3Store(Location.parse(f"s3://bucket?endpoint={endpoint}&addressing=path"))
     try:
-        return await store.put("key", b"value")
+        return await store.put("key", b"value", expect=expect)
     finally:
         await store.close()
 
 
-@pytest.mark.parametrize("refusal", [pytest.param(_DENIED, id="denied"), pytest.param(_NESTED, id="nested")])
-async def test_a_refusal_of_a_moment_is_not_seen(refusing: _Refusing, refusal: tuple[int, bytes]) -> None:
+@pytest.mark.parametrize("expect", [pytest.param(ANY, id="any"), pytest.param(ABSENT, id="absent")])
+@pytest.mark.parametrize(
+    "refusal",
+    [pytest.param(_DENIED, id="denied"), pytest.param(_NESTED, id="nested"), pytest.param(_MISSING, id="missing")],
+)
+async def test_a_refusal_of_a_moment_is_not_seen(
+    refusing: _Refusing, refusal: tuple[int, bytes], expect: Expect
+) -> None:
     """The put is made again."""
     refusing.refusal, refusing.refusals = refusal, 2
-    assert await _put(refusing) == '"etag"'
+    assert await _put(refusing, expect) == '"etag"'
     assert refusing.asked == 3
 
 
@@ -92,6 +100,7 @@ async def test_a_refusal_of_a_moment_is_not_seen(refusing: _Refusing, refusal: t
     ("refusal", "listed", "error", "words"),
     [
         pytest.param(_DENIED, b"", StorageUnavailable, "S3 forbids put_object: AccessDenied", id="denied"),
+        pytest.param(_MISSING, b"", StorageUnavailable, "S3 refused put_object: 404 NoSuchKey", id="missing"),
         pytest.param(_NESTED, _BELOW, KeyInvalid, "key would hold another key, or lie in one", id="above another"),
         pytest.param(_INSIDE, b"", KeyInvalid, "key would hold another key, or lie in one", id="inside another"),
         pytest.param(_NESTED, b"", StorageUnavailable, "is the disk of the server full", id="no place"),
