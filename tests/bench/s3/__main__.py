@@ -50,7 +50,10 @@ def _options(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=5, help="turns of each case for each registry")
     parser.add_argument("--root", help="folder for MinIO's data (default: the system's for temporary files)")
     parser.add_argument("--json", help="file for every sample")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    if options.only and not any(options.only in case.name for case in CASES):
+        parser.error(f"no case has {options.only!r} in its name")
+    return options
 
 
 def _compare(
