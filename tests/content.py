@@ -29,6 +29,7 @@ __all__ = [
     "Blob",
     "Content",
     "artifact",
+    "assembled",
     "blob",
     "chunked",
     "empty_blob",
@@ -134,6 +135,19 @@ def image(
         **(extra or {}),
     }
     return Content(_manifest(document, algorithm), (config, *parts))
+
+
+def assembled(config: Mapping[str, Any], layers: Sequence[Blob]) -> Content:
+    """An image of these layers. ``config``: what it says besides ``os`` and ``architecture``."""
+    raw = json_bytes({"os": "linux", "architecture": "amd64", **config})
+    blob = Blob(Descriptor(OCI_CONFIG, Digest.of(raw), len(raw)), raw)
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_IMAGE,
+        "config": blob.descriptor.to_json(),
+        "layers": [layer.descriptor.to_json() for layer in layers],
+    }
+    return Content(_manifest(document, CANONICAL), (blob, *layers))
 
 
 def index(

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from moorage.puller.store import Store
-from moorage.registry.oci import Descriptor, Digest, Manifest, Reference, RepositoryName
-from moorage.registry.oci.media_types import OCI_CONFIG, OCI_IMAGE, OCI_LAYER
+from moorage.registry.oci import Descriptor, Digest, Reference, RepositoryName
+from moorage.registry.oci.media_types import OCI_LAYER
 
-from tests.content import Blob, Content, json_bytes, push
+from tests.content import Blob, Content, assembled, push
 from tests.layers import archive, directory
 
 __all__ = ["CREATED", "HOST", "diff_id", "image_of_words", "names_in", "reference_to", "stock"]
@@ -31,23 +31,9 @@ def reference_to(text: str) -> Reference:
 def image_of_words(seed: str, layers: Sequence[str] = ("base",), **config: Any) -> Content:
     """An image with a layer of each name, and ``config`` in its config."""
     parts = [_layer(name) for name in layers]
-    document = {
-        "os": "linux",
-        "architecture": "amd64",
-        "created": CREATED,
-        "author": seed,
-        "rootfs": {"type": "layers", "diff_ids": [str(diff_id(name)) for name in layers]},
-        **config,
-    }
-    raw = json_bytes(document)
-    config_blob = Blob(Descriptor(OCI_CONFIG, Digest.of(raw), len(raw)), raw)
-    manifest = {
-        "schemaVersion": 2,
-        "mediaType": OCI_IMAGE,
-        "config": config_blob.descriptor.to_json(),
-        "layers": [part.descriptor.to_json() for part in parts],
-    }
-    return Content(Manifest.of(json_bytes(manifest), OCI_IMAGE), (config_blob, *parts))
+    names = [str(diff_id(name)) for name in layers]
+    about = {"created": CREATED, "author": seed, "rootfs": {"type": "layers", "diff_ids": names}, **config}
+    return assembled(about, parts)
 
 
 def _layer(name: str) -> Blob:

@@ -6,7 +6,6 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -16,20 +15,6 @@ from moorage.storage_backends.filesystem import FilesystemStore
 
 from tests.descriptors import descriptors_below
 from tests.suites.store_content import MIB, chunks, content, fill, listing, noted, outcome, private_files, upload_of
-
-
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Where the store is."""
-    return tmp_path / "root"
-
-
-@pytest.fixture
-async def store(root: Path) -> AsyncIterator[FilesystemStore]:
-    """A store over ``root``."""
-    store = await FilesystemStore.open(root)
-    yield store
-    await store.close()
 
 
 def modes(root: Path) -> set[tuple[str, int]]:

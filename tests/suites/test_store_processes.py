@@ -32,20 +32,6 @@ from tests.suites.store_content import (
 ROUNDS = 25
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    """Where the store is."""
-    return tmp_path / "root"
-
-
-@pytest.fixture
-async def store(root: Path) -> AsyncIterator[FilesystemStore]:
-    """A store over ``root``."""
-    store = await FilesystemStore.open(root)
-    yield store
-    await store.close()
-
-
 _COUNT = """
 import asyncio, sys
 from moorage.storage_backends.filesystem import FilesystemStore
